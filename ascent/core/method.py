@@ -1,0 +1,219 @@
+"""A method is a composition of parts; four lines use it anywhere:
+
+    method = ascent.method("grpo", clip_low=0.2)
+    method = method.replace(advantage=...)
+    decisions = method.credit(decisions)
+    loss, metrics = method.loss(evaluation, decisions)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascent.core.decisions import Decisions, MissingColumn
+from ascent.core.evaluation import EVALUATED, Evaluation
+from ascent.core.example import example
+from ascent.core.part import MethodState, Part, Together, walk
+from ascent.core.plan import Adam, Plan, Step
+from ascent.core.term import Term
+
+Credit = Callable[[Decisions], Tensor]
+
+# Columns that `loss` fills itself (the four-line contract), so an engine need not bring them.
+DEFAULTED = frozenset({"advantage", "old_log_prob", "behaviour_log_prob", "value_target"})
+
+
+@dataclass(frozen=True)
+class Method:
+    """One policy-gradient method.
+
+    Attributes:
+        slug: its registered name.
+        losses: named terms whose sum is minimised.
+        advantage: decisions -> [N, T], once per collection; None for methods without credit.
+        value_target: decisions -> [N, T(, K)], once per collection.
+        normalise: decisions -> [N, T], replaces the advantage within each update (PPO).
+        accept: decisions -> [N] bool, rows that are refused before any forward (dynamic sampling).
+        reject: decisions -> [N, T] bool, decisions masked after credit; they still shape the baseline.
+        plan: passes, minibatches, unit, early stop.
+        step: the optimiser.
+        companions: methods of other models that this one needs (behaviour policy, critics).
+        parameters: the keyword arguments that built it, for the manifest.
+    """
+
+    slug: str
+    losses: Mapping[str, Term]
+    advantage: Credit | None = None
+    value_target: Credit | None = None
+    normalise: Credit | None = None
+    accept: Credit | None = None
+    reject: Credit | None = None
+    plan: Plan = Plan()
+    step: Step = Adam()
+    companions: Mapping[str, Method] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    parts: Mapping[str, Part] = field(init=False, repr=False, compare=False)
+    needs: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.losses:
+            raise ValueError(f"method {self.slug!r} has no losses; give at least one named Term.")
+        composed = ("losses", "advantage", "value_target", "normalise", "accept", "reject")
+        parts = {path: part for name in composed for path, part in walk(name, self.__dict__[name])}
+        needs = frozenset({"mask"}).union(*(part.needs for part in parts.values()))
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "needs", needs)
+
+    def replace(self, **changes: Any) -> Method:
+        """A copy with other parts. `losses` replaces all terms; see `with_terms` to add or change some."""
+        allowed = [item.name for item in dataclasses.fields(self) if item.init]
+        for name in changes:
+            if name not in allowed:
+                near = difflib.get_close_matches(name, allowed, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"Method has no part {name!r}; parts are {', '.join(allowed)}.{hint}")
+        return dataclasses.replace(self, **changes)
+
+    def with_terms(self, **terms: Term | None) -> Method:
+        """A copy with these loss terms added or replaced; None removes one."""
+        merged: dict[str, Term | None] = {**self.losses, **terms}
+        return self.replace(losses={name: term for name, term in merged.items() if term is not None})
+
+    @property
+    def evaluates(self) -> frozenset[str]:
+        """What the policy must compute for the loss: `log_prob`, `entropy`, ..., `probe:<name>`."""
+        return frozenset(need for need in self.needs if need in EVALUATED or need.startswith("probe:")) | {"log_prob"}
+
+    @property
+    def prepares(self) -> frozenset[str]:
+        """What the policy must compute on the whole update before the first gradient; often nothing."""
+        return frozenset().union(*(part.prepares for part in self.parts.values()))
+
+    @property
+    def keep_together(self) -> Together:
+        """Rows that a micro-batch split must not separate."""
+        wanted = {part.keep_together for part in self.parts.values()}
+        return "group" if "group" in wanted else "context" if "context" in wanted else "row"
+
+    def start(self) -> MethodState:
+        """The state before the first collection."""
+        return MethodState({path: part.start() for path, part in self.parts.items()})
+
+    def require(self, decisions: Decisions, names: frozenset[str]) -> None:
+        """Raise MissingColumn, naming this method, if a recorded column among `names` is absent."""
+        for name in sorted(names):
+            recorded = name not in EVALUATED and not name.startswith("probe:")
+            if recorded and name not in DEFAULTED and name not in decisions:
+                raise MissingColumn(name, list(decisions), f"method {self.slug!r}")
+
+    def annotate(self, decisions: Decisions, state: MethodState | None = None) -> Decisions:
+        """Write the columns that parts derive from their state, before credit."""
+        state = state or self.start()
+        for path, part in self.parts.items():
+            columns = part.annotate(decisions, state.parts[path])
+            decisions = decisions.with_extras(columns) if columns else decisions
+        return decisions
+
+    def credit(self, decisions: Decisions, state: MethodState | None = None) -> Decisions:
+        """Fill `advantage` (and `value_target`) of one collection; `reject` then masks decisions.
+
+        Raises:
+            MissingColumn: a column that the credit reads is absent.
+        """
+        credited = ("advantage", "value_target", "reject")
+        for name in credited:
+            for _, part in walk(name, self.__dict__[name]):
+                self.require(decisions, frozenset(part.needs))
+        with torch.no_grad():
+            decisions = self.annotate(decisions, state)
+            if self.advantage is not None:
+                decisions = decisions.replace(advantage=self.advantage(decisions))
+            if self.value_target is not None:
+                decisions = decisions.replace(value_target=self.value_target(decisions))
+            if self.reject is not None:
+                decisions = decisions.replace(mask=decisions.mask & ~self.reject(decisions))
+        return decisions
+
+    def prepare(
+        self, decisions: Decisions, evaluation: Evaluation | None, state: MethodState | None = None
+    ) -> Decisions:
+        """Whole-update quantities as columns: they travel with the rows through any split.
+
+        Args:
+            decisions: the rows of one optimiser step, credited.
+            evaluation: what the policy says of them, at least `self.prepares`; None where that is empty.
+            state: of the parts, and the clock.
+        """
+        state = state or self.start()
+        self.require(decisions, self.needs)
+        with torch.no_grad():
+            decisions = decisions.cleaned()
+            if evaluation is not None:
+                evaluation = evaluation.detach().cleaned(decisions.mask)
+                if "old_log_prob" not in decisions:
+                    decisions = decisions.replace(old_log_prob=evaluation.log_prob)
+            if "old_log_prob" in decisions and "behaviour_log_prob" not in decisions:
+                decisions = decisions.replace(behaviour_log_prob=decisions.old_log_prob)
+            if self.normalise is not None:
+                decisions = decisions.replace(advantage=self.normalise(decisions))
+            for path, part in self.parts.items():
+                columns = part.prepare(decisions, evaluation, state.parts[path])
+                decisions = decisions.with_extras(columns) if columns else decisions
+            weights = {
+                f"weight:{name}": term.weights(evaluation, decisions, state.clock) for name, term in self.losses.items()
+            }
+            share = decisions.mask / decisions.mask.sum().clamp(min=1)
+            return decisions.with_extras({**weights, "weight": share})
+
+    def prepared(self, decisions: Decisions) -> bool:
+        """Whether `prepare` has already written this method's columns."""
+        return "weight" in decisions.extras and all(f"weight:{name}" in decisions.extras for name in self.losses)
+
+    def loss(
+        self, evaluation: Evaluation, decisions: Decisions, state: MethodState | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar loss with gradient and detached metrics, of a whole update or a prepared part of it.
+
+        Decisions without `advantage` are credited first, unprepared ones are a complete update. Metrics of
+        the parts of an update add up to the update's.
+        """
+        if not self.prepared(decisions):
+            if self.advantage is not None and "advantage" not in decisions:
+                decisions = self.credit(decisions, state)
+            if self.value_target is not None and "value_target" not in decisions:
+                decisions = self.credit(decisions, state)
+            decisions = self.prepare(decisions, evaluation, state)
+        evaluation = evaluation.cleaned(decisions.mask)
+        metrics: dict[str, Tensor] = {}
+        terms = []
+        share = decisions.extras["weight"]
+        for name, term in self.losses.items():
+            value = term.value(evaluation, decisions)
+            weights = decisions.extras[f"weight:{name}"]
+            terms.append((weights * torch.where(weights != 0, value, 0.0)).sum())
+            metrics[f"loss/{name}"] = terms[-1].detach()
+        loss = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+        with torch.no_grad():
+            metrics["loss"] = loss.detach()
+            for part in self.parts.values():
+                for name, column in part.metrics(evaluation, decisions).items():
+                    metrics[name] = (share * column).sum()
+        return loss, metrics
+
+    def after(self, decisions: Decisions, totals: Mapping[str, Tensor], state: MethodState) -> MethodState:
+        """The state after an optimiser step."""
+        parts = {path: part.after(decisions, totals, state.parts[path]) for path, part in self.parts.items()}
+        return dataclasses.replace(state, parts=parts)
+
+    def example(
+        self, rows: int = 8, columns: int = 6, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> tuple[Evaluation, Decisions]:
+        """Valid random inputs: `loss, metrics = method.loss(*method.example(8, 6, 0))`. Evaluated columns are leaves."""
+        return example(self.needs, self.parts.values(), rows, columns, seed, dtype)

@@ -1,0 +1,96 @@
+"""How a method walks over a collection and how it moves parameters: data that the loop reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ascent.core.part import Clock
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A number that moves linearly with the run's progress from `start` to `end`."""
+
+    start: float
+    end: float = 0.0
+
+    def at(self, clock: Clock) -> float:
+        return self.start + (self.end - self.start) * min(max(clock.progress, 0.0), 1.0)
+
+
+Number = float | Linear
+
+
+def at(number: Number, clock: Clock) -> float:
+    """The value of a constant or a schedule now."""
+    return number.at(clock) if isinstance(number, Linear) else number
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Ends the passes over a collection when a metric of an update exceeds `above`.
+
+    `when="before"` drops the update that exceeds; `"after"` takes its step and then ends.
+    """
+
+    metric: str
+    above: float
+    when: Literal["before", "after"] = "before"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Walks over one collection.
+
+    Attributes:
+        passes: times that the collection is walked (epochs), >= 1.
+        minibatches: updates (optimiser steps) per pass, >= 1.
+        unit: what is shuffled and dealt: `row` keeps streams whole, `decision` deals single decisions,
+            `group` keeps the rows of a group in one update.
+        stop: early end of the walk, or None.
+    """
+
+    passes: int = 1
+    minibatches: int = 1
+    unit: Literal["row", "decision", "group"] = "row"
+    stop: Stop | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("passes", "minibatches"):
+            number = self.__dict__[name]
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be an integer >= 1; got {number!r}.")
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (AdamW with `weight_decay` > 0), gradient clipped by global norm.
+
+    Attributes:
+        learning_rate: constant or schedule, > 0.
+        betas: decay of the two moment estimates, each in [0, 1).
+        eps: added to the root of the second moment.
+        weight_decay: decoupled decay per step and unit learning rate.
+        max_gradient_norm: clip to this global norm; None does not clip.
+        warmup: first steps over which the rate rises linearly from 0.
+    """
+
+    learning_rate: Number = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_gradient_norm: float | None = 1.0
+    warmup: int = 0
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Plain stochastic gradient descent, gradient clipped by global norm."""
+
+    learning_rate: Number = 1e-2
+    momentum: float = 0.0
+    max_gradient_norm: float | None = None
+
+
+Step = Adam | SGD
