@@ -1,0 +1,59 @@
+# make install | demo | test | test-all | lint | types | imports | bench | docs | clean
+# PYTHON=python3.12 chooses the interpreter, VENV=<dir> the environment (made when absent).
+# On Linux the index's torch brings CUDA; TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the small CPU build.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.PHONY: help install demo test test-all lint types imports bench docs clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Ascent needs Python 3.11 or newer; pass PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(REQUIREMENTS) | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-%: $(REQUIREMENTS) | $(BIN)/python
+	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+install: $(VENV)/.installed-test
+
+demo: $(VENV)/.installed
+	$(BIN)/ascent train --method grpo --task arithmetic
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-test
+	$(BIN)/lint-imports
+
+test: lint types imports
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: lint types imports
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-bench
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
