@@ -1,0 +1,137 @@
+"""Checkpoints: a folder with one safetensors file and one JSON file, written aside and renamed.
+
+The JSON holds the tree of the state with `{"$tensor": name}` in place of tensors, and a digest of the tensor
+file, so that a torn or altered checkpoint is found out before it is used. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+TENSORS, TREE = "tensors.safetensors", "state.json"
+_NAME = re.compile(r"update-(\d{9})")
+
+
+class CorruptCheckpoint(ValueError):
+    """A checkpoint cannot be read back."""
+
+
+class SaveFailed(OSError):
+    """A checkpoint could not be written; the earlier ones are untouched."""
+
+
+def _strip(tree: Any, path: str, tensors: dict[str, Tensor], seen: dict[tuple[int, ...], str]) -> Any:
+    if isinstance(tree, Tensor):
+        identity = (tree.data_ptr(), *tree.shape, *tree.stride())
+        if tree.numel() and identity in seen and tensors[seen[identity]].dtype == tree.dtype:
+            return {"$tensor": seen[identity]}
+        seen[identity] = path
+        tensors[path] = tree.detach().cpu().contiguous()
+        return {"$tensor": path}
+    if isinstance(tree, Mapping):
+        return {str(name): _strip(item, f"{path}/{name}", tensors, seen) for name, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_strip(item, f"{path}/{place}", tensors, seen) for place, item in enumerate(tree)]
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
+    raise TypeError(f"state at {path} must be tensors, numbers, strings, lists or mappings; got {type(tree).__name__}.")
+
+
+def _fill(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(tree, dict):
+        if set(tree) == {"$tensor"}:
+            return tensors[tree["$tensor"]]
+        return {name: _fill(item, tensors) for name, item in tree.items()}
+    return [_fill(item, tensors) for item in tree] if isinstance(tree, list) else tree
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> Path:
+    """Write `folder/update-<update>` atomically and remove all but the newest `keep`.
+
+    Raises:
+        SaveFailed: the disk is full or not writable; nothing that existed is lost.
+    """
+    final = folder / f"update-{update:09d}"
+    aside = folder / f".writing-{update:09d}-{os.getpid()}"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        tensors: dict[str, Tensor] = {}
+        tree = _strip(state, "state", tensors, {})
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, aside / TENSORS)
+        content = json.dumps({"update": update, "digest": _digest(aside / TENSORS), "tree": tree})
+        (aside / TREE).write_text(content)
+        for path in (aside / TENSORS, aside / TREE, aside):
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        raise SaveFailed(
+            f"checkpoint {final} could not be written ({error}); {free / 2**20:.0f} MiB are free there. "
+            "Earlier checkpoints are untouched: free some space or choose another run folder."
+        ) from error
+    for old in available(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def available(folder: Path) -> list[Path]:
+    """Finished checkpoints, newest first."""
+    found = [path for path in folder.glob("update-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state of one checkpoint. Raises CorruptCheckpoint, which says what is wrong with it."""
+    try:
+        content = json.loads((path / TREE).read_text())
+        if _digest(path / TENSORS) != content["digest"]:
+            raise CorruptCheckpoint(f"{path / TENSORS} does not match its digest")
+        state: dict[str, Any] = _fill(content["tree"], load_file(path / TENSORS))
+        return state
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise CorruptCheckpoint(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """The newest readable checkpoint and its state; `say` hears of each one that was passed over.
+
+    Raises:
+        CorruptCheckpoint: none is readable.
+    """
+    candidates = available(folder)
+    if not candidates:
+        raise CorruptCheckpoint(f"{folder} holds no checkpoint; start the run again with `ascent train`.")
+    for path in candidates:
+        try:
+            return path, load(path)
+        except CorruptCheckpoint as error:
+            say(f"checkpoint passed over: {error}; falling back to the one before it")
+    raise CorruptCheckpoint(f"none of the {len(candidates)} checkpoints in {folder} is readable.")

@@ -1,0 +1,197 @@
+"""One learning stage: draw, annotate, credit; then for each update prepare, improve, step; after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ascent.core.decisions import Decisions
+from ascent.core.evaluation import Evaluation
+from ascent.core.method import Method
+from ascent.core.part import Clock, MethodState
+from ascent.policies.policy import Policy
+from ascent.training.batches import deal, share, split
+from ascent.training.memory import Memory
+from ascent.training.program import Hook
+from ascent.training.steps import Stepper
+
+if TYPE_CHECKING:
+    from ascent.training.loop import Loop
+
+
+class Diverged(ArithmeticError):
+    """The loss or the gradient is not finite; the parameters of the last good checkpoint are intact."""
+
+
+class Learn:
+    """Improves one model by one method on what a memory holds.
+
+    Args:
+        name: unique in the program; prefixes metrics when it is not "policy".
+        model: the policy that learns.
+        method: how.
+        memory: where the collection is drawn from.
+        scorers: other policies by the column that they write (`reference_log_prob`).
+        seed: of the dealing of minibatches.
+        every: rounds of the phase between two runs of this stage.
+        micro_rows: most rows in one forward, for memory only; None puts a whole update in one.
+        before, after: hooks around the stage (copy parameters, for example).
+        exact_behaviour: the sampler's log-probs are the policy's own, so they serve as `old_log_prob`.
+        monitor: evaluated columns that are reported although the loss does not need them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Policy,
+        method: Method,
+        memory: Memory,
+        *,
+        scorers: Mapping[str, Policy] | None = None,
+        seed: int = 0,
+        every: int = 1,
+        micro_rows: int | None = None,
+        before: Sequence[Hook] = (),
+        after: Sequence[Hook] = (),
+        exact_behaviour: bool = False,
+        monitor: frozenset[str] = frozenset(),
+    ) -> None:
+        self.name, self.model, self.method, self.memory = name, model, method, memory
+        self.scorers, self.seed, self.every, self.micro_rows = dict(scorers or {}), seed, every, micro_rows
+        self.before, self.after = before, after
+        self.exact_behaviour, self.monitor = exact_behaviour, monitor
+        self.stepper = Stepper(method.step, model.named_parameters())
+        self.state: MethodState = method.start()
+        self.collection: Decisions | None = None
+        self.dealt: list[Tensor] | None = None
+        self.position = self.updates = self.rounds = 0
+
+    def run(self, loop: Loop, round_: int) -> None:
+        """Draw a collection and walk it; a resumed stage goes on in the middle of its collection."""
+        if (round_ + 1) % self.every:
+            return
+        if self.collection is None:
+            for hook in self.before:
+                hook()
+            self.collection = self.credited(self.memory.draw(self.rounds), loop)
+        plan = self.method.plan
+        end = plan.passes * plan.minibatches
+        while self.position < end:
+            pass_, place = divmod(self.position, plan.minibatches)
+            if place == 0 or self.dealt is None:
+                self.dealt = deal(self.collection, plan, self.seed, self.rounds, pass_)
+            rows = self.collection if self.dealt is None else self.collection.rows(self.dealt[place])
+            go_on = self.update(rows, loop)
+            self.position = self.position + 1 if go_on else end
+            loop.updated()
+        self.position, self.collection, self.dealt = 0, None, None
+        self.rounds += 1
+        for hook in self.after:
+            hook()
+
+    def credited(self, collection: Decisions, loop: Loop) -> Decisions:
+        """The columns that the method asked for, then its credit, on the rows of all processes."""
+        needs = self.method.needs
+        with torch.no_grad():
+            if self.exact_behaviour and "old_log_prob" not in collection and "behaviour_log_prob" in collection:
+                collection = collection.replace(old_log_prob=collection.behaviour_log_prob)
+            own = needs & {"old_log_prob", "value", "next_value"}
+            absent = frozenset(name for name in own if name not in collection)
+            if absent:
+                collection = self.model.annotate(collection, absent)
+            for column, scorer in self.scorers.items():
+                if column in needs and column not in collection:
+                    scored = scorer.evaluate(collection, frozenset({"log_prob"})).log_prob
+                    collection = collection.with_extras({column: scored})
+        collection = self.method.credit(loop.processes.gather(collection), self.state)
+        return collection.flatten() if self.method.plan.unit == "decision" else collection
+
+    def update(self, rows: Decisions, loop: Loop) -> bool:
+        """One optimiser step on `rows`. Returns whether the walk goes on (early stop)."""
+        method, processes = self.method, loop.processes
+        self.state = MethodState(self.state.parts, Clock(self.updates, loop.progress))
+        together = method.keep_together
+        mine = share(rows, together, processes.rank, processes.count)
+        whole = mine is None and (self.micro_rows is None or len(rows) <= self.micro_rows)
+        wanted = method.evaluates | self.monitor
+        totals: dict[str, Tensor] = {}
+        if whole:
+            now = self.model.evaluate(rows, wanted)
+            rows = method.prepare(rows, now, self.state)
+            self.improve(now, rows, totals)
+        else:
+            before = self.look(rows, mine, loop) if method.prepares or "old_log_prob" not in rows else None
+            rows = method.prepare(rows, before, self.state)
+            for part in split(rows if mine is None else rows.rows(mine), together, self.micro_rows):
+                if len(part):
+                    self.improve(self.model.evaluate(part, wanted), part, totals)
+        processes.sum_gradients(self.stepper.parameters)
+        totals = processes.sum(totals)
+        stop = method.plan.stop
+        exceeded = stop is not None and float(totals[stop.metric]) > stop.above
+        if exceeded and stop is not None and stop.when == "before":
+            self.stepper.clear()
+        else:
+            totals |= self.stepper.step(self.state.clock)
+            self.refuse_non_finite(totals)
+            self.updates += 1
+            self.state = method.after(rows, totals, self.state)
+        loop.record(totals if self.name == "policy" else {f"{self.name}/{name}": x for name, x in totals.items()})
+        return not exceeded
+
+    def improve(self, now: Evaluation, rows: Decisions, totals: dict[str, Tensor]) -> None:
+        """Loss and gradient of one prepared micro-batch; its metrics add to `totals`."""
+        loss, metrics = self.method.loss(now, rows, self.state)
+        loss.backward()
+        share_ = rows.extras["weight"]
+        for name in self.monitor:
+            if name not in metrics:
+                metrics[name] = (share_ * torch.where(rows.mask, now.column(name).detach(), 0.0)).sum()
+        for name, metric in metrics.items():
+            totals[name] = totals[name] + metric if name in totals else metric
+
+    def look(self, rows: Decisions, mine: Tensor | None, loop: Loop) -> Evaluation:
+        """The evaluation of a whole update without gradient, in micro-batches and shares."""
+        wanted = self.method.prepares | {"log_prob"}
+        index = torch.arange(len(rows)) if mine is None else mine
+        pieces: list[dict[str, Tensor]] = []
+        with torch.no_grad():
+            for places in index.split(self.micro_rows or max(len(index), 1)):
+                now = self.model.evaluate(rows.rows(places), wanted)
+                pieces.append({name: now.column(name) for name in now})
+        columns = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
+        whole = loop.processes.gather_rows(columns, index, len(rows))
+        return Evaluation(**{name: whole.pop(name) for name in list(whole) if not name.startswith("probe:")}, probes=whole)
+
+    def refuse_non_finite(self, totals: Mapping[str, Tensor]) -> None:
+        """Raise Diverged before a broken state can be saved."""
+        checked = torch.stack([totals["loss"].double(), totals["gradient_norm"].double()])
+        if not bool(torch.isfinite(checked).all()):
+            stage = "loss" if not bool(torch.isfinite(checked[0])) else "gradient"
+            raise Diverged(
+                f"the {stage} of stage {self.name!r} is not finite at update {self.updates} "
+                f"(loss {float(checked[0])}, gradient norm {float(checked[1])}). Lower learning_rate "
+                f"({float(totals['learning_rate']):g}) or max_gradient_norm, or look at the rewards."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser, method state, counters, and the half-used collection."""
+        return {
+            "stepper": self.stepper.state_dict(),
+            "method": {path: dict(state) for path, state in self.state.parts.items()},
+            "collection": None if self.collection is None else self.collection.to_tensors(),
+            "position": self.position,
+            "updates": self.updates,
+            "rounds": self.rounds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.stepper.load_state_dict(state["stepper"])
+        self.state = MethodState(state["method"])
+        held = state["collection"]
+        self.collection = None if held is None else Decisions.from_tensors(held)
+        self.position, self.updates, self.rounds = state["position"], state["updates"], state["rounds"]

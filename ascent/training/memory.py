@@ -1,0 +1,168 @@
+"""Memories: what a Collect writes and a Learn draws from. Each carries its content through a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ascent.core.decisions import Decisions, concatenate
+from ascent.core.random import key, uniform
+
+
+class Memory(Protocol):
+    """Holds collections between acting and learning."""
+
+    def put(self, collection: Decisions) -> None: ...
+    def draw(self, round_: int) -> Decisions: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Fresh:
+    """The collections since the last draw, each used once: on-policy learning."""
+
+    def __init__(self) -> None:
+        self.parts: list[Decisions] = []
+
+    def put(self, collection: Decisions) -> None:
+        self.parts.append(collection)
+
+    def draw(self, round_: int) -> Decisions:
+        if not self.parts:
+            raise RuntimeError("nothing was collected since the last draw; put a Collect before this Learn.")
+        joined = concatenate(self.parts)
+        self.parts = []
+        return joined
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.to_tensors() for part in self.parts]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.parts = [Decisions.from_tensors(flat) for flat in state["parts"]]
+
+
+class Window:
+    """The last `recent` collections of the same streams, joined along time so that credit may cross them."""
+
+    def __init__(self, recent: int) -> None:
+        if recent < 1:
+            raise ValueError(f"recent must be >= 1 collections; got {recent}.")
+        self.recent = recent
+        self.parts: list[Decisions] = []
+
+    def put(self, collection: Decisions) -> None:
+        self.parts = [*self.parts, collection][-self.recent :]
+
+    def draw(self, round_: int) -> Decisions:
+        if not self.parts:
+            raise RuntimeError("the window is empty; put a Collect before this Learn.")
+        return along_time(self.parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.to_tensors() for part in self.parts]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.parts = [Decisions.from_tensors(flat) for flat in state["parts"]]
+
+
+class Remaining:
+    """A view of a full window without its oldest collection, which leaves before the next update."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+
+    def put(self, collection: Decisions) -> None:
+        self.window.put(collection)
+
+    def draw(self, round_: int) -> Decisions:
+        parts = self.window.parts
+        full = len(parts) == self.window.recent and len(parts) > 1
+        return along_time(parts[1:] if full else parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The window that is viewed carries the content."""
+
+
+class Replay:
+    """A ring of single decisions [M, 1]; a draw is uniform, by a hash of (seed, round, place)."""
+
+    def __init__(self, capacity: int, batch: int, seed: int) -> None:
+        self.capacity, self.batch, self.seed = capacity, batch, seed
+        self.ring: dict[str, Tensor] = {}
+        self.written = 0
+
+    def put(self, collection: Decisions) -> None:
+        flat = collection.flatten().to_tensors()
+        if not self.ring:
+            self.ring = {name: tensor.new_zeros(self.capacity, *tensor.shape[1:]) for name, tensor in flat.items()}
+        count = len(flat["column/mask"])
+        places = (self.written + torch.arange(count)) % self.capacity
+        for name, tensor in flat.items():
+            self.ring[name][places] = tensor
+        self.written += count
+
+    def draw(self, round_: int) -> Decisions:
+        filled = min(self.written, self.capacity)
+        if not filled:
+            raise RuntimeError("the replay memory is empty; put a Collect before this Learn.")
+        draws = uniform(torch.full((self.batch,), key(self.seed, "replay", round_)), torch.arange(self.batch))
+        places = (draws * filled).long()
+        return Decisions.from_tensors({name: tensor[places] for name, tensor in self.ring.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"written": self.written, "ring": self.ring}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.written, self.ring = state["written"], dict(state["ring"])
+
+
+class Dataset:
+    """Recorded decisions, walked in shuffled order `batch` contexts (or rows) at a time: offline learning.
+
+    Rows that share a `group` stay in one batch. The order of an epoch is a hash of (seed, epoch).
+    """
+
+    def __init__(self, content: Decisions, batch: int, seed: int) -> None:
+        self.content, self.batch, self.seed = content, batch, seed
+        names = content.column("group") if "group" in content else torch.arange(len(content))
+        self.units = torch.unique(names, return_inverse=True)[1]
+        self.count = int(self.units.max()) + 1 if len(content) else 0
+        if not 1 <= batch <= self.count:
+            raise ValueError(f"batch must be in [1, {self.count}] groups of the data set; got {batch}.")
+
+    def put(self, collection: Decisions) -> None:
+        raise TypeError("a Dataset is recorded; collect into Fresh, Window or Replay instead.")
+
+    def draw(self, round_: int) -> Decisions:
+        start = round_ * self.batch
+        epoch, place = divmod(start, self.count)
+        order = torch.cat([self._order(epoch), self._order(epoch + 1)])
+        chosen = order[place : place + self.batch]
+        return self.content.rows(torch.nonzero(torch.isin(self.units, chosen)).squeeze(1))
+
+    def _order(self, epoch: int) -> Tensor:
+        return torch.argsort(uniform(torch.full((self.count,), key(self.seed, "dataset", epoch)), torch.arange(self.count)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The draw is a function of the round; there is nothing to restore."""
+
+
+def along_time(parts: Sequence[Decisions]) -> Decisions:
+    """Collections of the same streams joined along T; per-row [N] columns are taken from the last."""
+    if len(parts) == 1:
+        return parts[0]
+    flats = [part.to_tensors() for part in parts]
+    joined = {
+        name: torch.cat([flat[name] for flat in flats], dim=1) if flats[0][name].dim() > 1 else flats[-1][name]
+        for name in flats[0]
+    }
+    return Decisions.from_tensors(joined)

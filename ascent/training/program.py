@@ -1,0 +1,185 @@
+"""The program: stages as data that the loop walks. Every stage knows where it is, so a run resumes in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ascent.core.decisions import Decisions, concatenate
+from ascent.core.method import Credit
+from ascent.sampling.sampler import Sampler
+from ascent.training.memory import Memory
+
+if TYPE_CHECKING:
+    from ascent.training.loop import Loop
+
+Hook = Callable[[], None]
+Score = Callable[[Decisions], Decisions]
+
+
+class Stage(Protocol):
+    """What a program is made of."""
+
+    name: str
+
+    def run(self, loop: Loop, round_: int) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Collect:
+    """Act and score into a memory; refused rows are refilled.
+
+    Args:
+        name: unique in the program.
+        sampler: policy and world; its cursor travels with the sampler.
+        memory: where the collection goes.
+        score: writes `reward`, where the sampler does not.
+        accept: rows that may stay, decisions -> [N] bool (dynamic sampling); whole groups.
+        refill: at most so many further acts while rows are missing; the surplus waits for the next round.
+        every: rounds of the phase between two runs of this stage.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sampler: Sampler,
+        memory: Memory,
+        *,
+        score: Score | None = None,
+        accept: Credit | None = None,
+        refill: int = 0,
+        every: int = 1,
+    ) -> None:
+        self.name, self.sampler, self.memory = name, sampler, memory
+        self.score, self.accept, self.refill, self.every = score, accept, refill, every
+        self.acts = 0
+        self.surplus: Decisions | None = None
+
+    def run(self, loop: Loop, round_: int) -> None:
+        if (round_ + 1) % self.every:
+            return
+        acted = self.act(loop)
+        wanted, refused = len(acted), 0
+        if self.accept is not None:
+            kept, refused = self.accepted(acted)
+            kept = kept if self.surplus is None else concatenate([self.surplus, kept])
+            for _ in range(self.refill):
+                if len(kept) >= wanted:
+                    break
+                more, out = self.accepted(self.act(loop))
+                kept, refused = concatenate([kept, more]), refused + out
+            loop.record({"refused": torch.tensor(float(refused))})
+            # An update without a single informative row would be empty; the rows as they came are kept then.
+            acted = kept if len(kept) else acted
+        self.surplus = acted.rows(slice(wanted, None)) if len(acted) > wanted else None
+        self.memory.put(acted.rows(slice(0, wanted)) if self.surplus is not None else acted)
+
+    def act(self, loop: Loop) -> Decisions:
+        """One act of the sampler, scored; records the mean reward of a row."""
+        acted = self.sampler.act(self.acts)
+        self.acts += 1
+        if self.score is not None:
+            acted = self.score(acted)
+        loop.record(_summary(acted))
+        return acted
+
+    def accepted(self, acted: Decisions) -> tuple[Decisions, int]:
+        assert self.accept is not None
+        keep = self.accept(acted)
+        return acted.rows(keep), int((~keep).sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        surplus = None if self.surplus is None else self.surplus.to_tensors()
+        return {"acts": self.acts, "surplus": surplus, "sampler": self.sampler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.acts = state["acts"]
+        self.surplus = None if state["surplus"] is None else Decisions.from_tensors(state["surplus"])
+        self.sampler.load_state_dict(state["sampler"])
+
+
+def _summary(acted: Decisions) -> dict[str, Tensor]:
+    """Mean reward of a row and decisions per row; rows that no reward applied to do not count."""
+    lengths = acted.mask.sum(1)
+    rows = (lengths > 0).sum().clamp(min=1)
+    found = {"length": lengths.sum() / rows, "decisions": lengths.sum()}
+    if "reward" in acted:
+        found["reward"] = torch.where(acted.mask, acted.reward, 0.0).sum() / rows
+    return found
+
+
+class Repeat:
+    """The stages, `times` over, within one round."""
+
+    def __init__(self, name: str, times: int, stages: Sequence[Stage]) -> None:
+        self.name, self.times, self.stages = name, times, tuple(stages)
+        self.turn = self.place = 0
+
+    def run(self, loop: Loop, round_: int) -> None:
+        while self.turn < self.times:
+            walk(self, loop, round_ * self.times + self.turn)
+            self.turn += 1
+        self.turn = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"turn": self.turn, "place": self.place, **_states(self.stages)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.turn, self.place = state["turn"], state["place"]
+        _load(self.stages, state)
+
+
+class Phase:
+    """The stages, `until` rounds over; a round is one step of the run."""
+
+    def __init__(self, name: str, stages: Sequence[Stage], until: int) -> None:
+        if until < 0:
+            raise ValueError(f"until must be >= 0 rounds; got {until}.")
+        self.name, self.stages, self.until = name, tuple(stages), until
+        self.round = self.place = 0
+
+    def run(self, loop: Loop) -> None:
+        while self.round < self.until:
+            walk(self, loop, self.round)
+            self.round += 1
+            loop.stepped()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"round": self.round, "place": self.place, **_states(self.stages)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.round, self.place = state["round"], state["place"]
+        _load(self.stages, state)
+
+
+def walk(parent: Phase | Repeat, loop: Loop, round_: int) -> None:
+    """Run the children in order from where `parent` stands."""
+    while parent.place < len(parent.stages):
+        parent.stages[parent.place].run(loop, round_)
+        parent.place += 1
+    parent.place = 0
+
+
+def _states(stages: Sequence[Stage]) -> dict[str, Any]:
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ValueError(f"stages must have distinct names; got {names}.")
+    return {"stages": {stage.name: stage.state_dict() for stage in stages}}
+
+
+def _load(stages: Sequence[Stage], state: Mapping[str, Any]) -> None:
+    for stage in stages:
+        stage.load_state_dict(state["stages"][stage.name])
+
+
+def copy_parameters(source: nn.Module, target: nn.Module) -> Hook:
+    """A hook that writes every parameter and buffer of `source` into `target`."""
+
+    def copy() -> None:
+        target.load_state_dict(source.state_dict())
+
+    return copy

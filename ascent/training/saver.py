@@ -1,0 +1,74 @@
+"""Saves the run every so many updates, at its end, and when it is interrupted."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ascent.training import checkpoint
+
+if TYPE_CHECKING:
+    from ascent.training.loop import Loop
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user ended the run; it was saved first."""
+
+
+class Saver:
+    """Writes checkpoints between updates.
+
+    Args:
+        folder: of the checkpoints.
+        every: updates between two checkpoints; 0 saves only at the end and at an interruption.
+        keep: newest checkpoints that stay.
+        say: hears of a checkpoint that could not be written; the run goes on.
+    """
+
+    def __init__(self, folder: Path, every: int, keep: int, say: Callable[[str], None]) -> None:
+        self.folder, self.every, self.keep, self.say = folder, every, keep, say
+        self.stopping = False
+
+    def __enter__(self) -> Saver:
+        self.previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self.previous:
+            signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> Any:
+        """The first signal ends the run after the update in progress; a second one ends it at once."""
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        self.say("stopping after this update (again: at once, from the last checkpoint)")
+
+    def updated(self, loop: Loop) -> None:
+        """Save when due; end the run when asked."""
+        due = self.every and loop.updates % self.every == 0
+        if (due or self.stopping) and loop.processes.main:
+            try:
+                checkpoint.save(self.folder, loop.updates, loop.state_dict(), self.keep)
+            except checkpoint.SaveFailed as error:
+                if self.stopping:
+                    raise
+                self.say(f"warning: {error}")
+        if self.stopping:
+            raise Interrupted
+
+    def stepped(self, loop: Loop, metrics: Mapping[str, float]) -> None:
+        """Nothing: a checkpoint belongs to an update."""
+
+    def evaluated(self, loop: Loop, scores: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def finish(self, loop: Loop) -> None:
+        """The last checkpoint. Raises SaveFailed."""
+        if loop.processes.main:
+            checkpoint.save(self.folder, loop.updates, loop.state_dict(), self.keep)
