@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,15 +44,23 @@ class MethodState:
 class Part:
     """Base of all parts: every hook has a neutral default.
 
-    Class attributes (a dataclass part may turn them into properties):
+    Properties (a part may turn them into class attributes or fields):
         needs: names of the columns that the part reads, of `Decisions`, of `Evaluation` or `probe:<name>`.
         prepares: the evaluated columns that `prepare` reads; an empty set spares a forward pass.
         keep_together: rows that a micro-batch split must not separate.
     """
 
-    needs: ClassVar[frozenset[str]] | frozenset[str] = frozenset()  # type: ignore[misc]
-    prepares: ClassVar[frozenset[str]] | frozenset[str] = frozenset()  # type: ignore[misc]
-    keep_together: ClassVar[Together] | Together = "row"  # type: ignore[misc]
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def prepares(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def keep_together(self) -> Together:
+        return "row"
 
     def start(self) -> State:
         """The state before the first collection."""
