@@ -1,0 +1,129 @@
+"""How far the policy is from another one, per decision, and the entropy bonus.
+
+With `d = log pi - log q` of the taken action (Schulman, joschu.net/blog/kl-approx.html):
+
+| kind | value | expectation under pi | expected gradient under pi as a loss |
+|---|---|---|---|
+| k1 | d | KL(pi, q) | 0: only noise; use it inside the reward (`PenalisedReward`) |
+| k2 | d^2 / 2 | biased, second order | that of KL(pi, q), the reverse KL |
+| k3 | exp(-d) - 1 + d | KL(pi, q), never negative | that of KL(q, pi), the forward KL |
+| abs | abs(d) | total-variation-like, no KL | that of E_pi[sign(d)] |
+| exact | sum over all actions | KL(pi, q) | that of KL(pi, q) at this context |
+
+"Gradient under pi" takes the actions as given: what differentiating the sampled value yields. k1, k2, k3 and abs need
+actions drawn from the present policy; after several updates on one collection they are off by the ratio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ascent.core.decisions import Columns, Decisions
+from ascent.core.evaluation import Evaluation
+from ascent.core.part import Part
+from ascent.core.returns import Source, named, read
+from ascent.core.surrogates import LIMIT
+
+Kind = Literal["k1", "k2", "k3", "abs", "exact"]
+KINDS: tuple[str, ...] = ("k1", "k2", "k3", "abs", "exact")
+
+
+def estimate(log_prob: Tensor, other: Tensor, kind: str) -> Tensor:
+    """The estimator `kind` of KL(pi, other), any shape, nats. The exponent of k3 is limited to 20 nats."""
+    difference = log_prob - other
+    if kind == "k1":
+        return difference
+    if kind == "k2":
+        return 0.5 * difference.square()
+    if kind == "k3":
+        return (-difference).clamp(-LIMIT, LIMIT).exp() - 1.0 + difference
+    if kind == "abs":
+        return difference.abs()
+    raise ValueError(f"kind must be one of {', '.join(KINDS[:-1])}; got {kind!r}.")
+
+
+def _check_kind(kind: str, allowed: tuple[str, ...]) -> None:
+    if kind not in allowed:
+        raise ValueError(f"kind must be one of {', '.join(allowed)}; got {kind!r}.")
+
+
+@dataclass(frozen=True)
+class Divergence(Part):
+    """Divergence of the policy from another per decision [N, T], as a term to minimise; see the module's table.
+
+    Attributes:
+        kind: the estimator; "exact" reads the probe `kl_<against>` that sums over all actions.
+        against: whose `<against>_log_prob` is recorded: "reference", "old", "behaviour" or any scorer.
+    """
+
+    kind: Kind = "k3"
+    against: str = "reference"
+
+    def __post_init__(self) -> None:
+        _check_kind(self.kind, KINDS)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        if self.kind == "exact":
+            return frozenset({f"probe:kl_{self.against}"})
+        return frozenset({"log_prob", f"{self.against}_log_prob"})
+
+    def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
+        if self.kind == "exact":
+            return evaluation.column(f"kl_{self.against}", "Divergence")
+        return estimate(evaluation.log_prob, decisions.column(f"{self.against}_log_prob", "Divergence"), self.kind)
+
+    def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
+        return {f"kl_{self.against}": self(evaluation, decisions)}
+
+
+@dataclass(frozen=True)
+class Entropy(Part):
+    """`-entropy` [N, T]: with a coefficient > 0 the term is a bonus for entropy."""
+
+    needs = frozenset({"entropy"})
+
+    def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
+        return -evaluation.entropy
+
+    def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
+        return {"entropy": evaluation.entropy}
+
+
+@dataclass(frozen=True)
+class PenalisedReward(Part):
+    """`reward - coefficient * KL estimate` per decision [N, T]: the penalty inside the reward (RLHF, REINFORCE++).
+
+    The estimate compares the policy that began the collection with the reference, so credit carries it to earlier
+    decisions and no gradient passes through it.
+
+    Attributes:
+        coefficient: beta >= 0.
+        kind: "k1" gives the right gradient in expectation; k2, k3 and abs are offered for comparison.
+        against: whose `<against>_log_prob` is recorded.
+        reward: column or function of the decisions.
+    """
+
+    coefficient: float = 0.01
+    kind: Kind = "k1"
+    against: str = "reference"
+    reward: Source = "reward"
+
+    def __post_init__(self) -> None:
+        _check_kind(self.kind, KINDS[:-1])
+        if self.coefficient < 0:
+            raise ValueError(f"coefficient must be >= 0; got {self.coefficient!r}.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"old_log_prob", f"{self.against}_log_prob"}
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        reward = read(self.reward, decisions, "PenalisedReward")
+        other = decisions.column(f"{self.against}_log_prob", "PenalisedReward")
+        penalty = self.coefficient * estimate(decisions.old_log_prob, other, self.kind)
+        return torch.where(decisions.mask, reward - penalty, 0.0)

@@ -1,0 +1,208 @@
+"""What followed a decision: totals, reward-to-go, generalised advantages, lambda-returns.
+
+Every recurrence `x[t] = increment[t] + factor[t] * x[t + 1]` is solved by doubling in log2(T) steps, so it is
+as fast on a GPU and on 16,000 tokens as on [4, 128]. Masked columns are jumped over: they add nothing and no
+discount is applied across them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ascent.core.decisions import Decisions
+from ascent.core.part import Part
+
+Source = str | Callable[[Decisions], Tensor]
+"""A column by name, or a function of the decisions; either gives [N, T]."""
+
+
+def read(source: Source, decisions: Decisions, reader: str) -> Tensor:
+    """The [N, T] numbers of `source`. Raises MissingColumn, which names `reader`."""
+    return decisions.per_decision(source, reader) if isinstance(source, str) else source(decisions)
+
+
+def named(*sources: Source) -> frozenset[str]:
+    """The columns among `sources`; functions that are parts state their own needs."""
+    return frozenset(source for source in sources if isinstance(source, str))
+
+
+def backward_sum(increment: Tensor, factor: Tensor) -> Tensor:
+    """Solve `x[:, t] = increment[:, t] + factor[:, t] * x[:, t + 1]`, with x beyond the last column 0.
+
+    Args:
+        increment: [N, T].
+        factor: [N, T]; 0 cuts the recurrence after a column.
+    """
+    columns = increment.shape[1]
+    reach = 1
+    while reach < columns:
+        # x[t] now holds the terms of the window [t, t + reach) and factor[t] the product over it.
+        head = torch.addcmul(increment[:, :-reach], factor[:, :-reach], increment[:, reach:])
+        increment = torch.cat((head, increment[:, -reach:]), dim=1)
+        if 2 * reach < columns:
+            factor = torch.cat((factor[:, :-reach] * factor[:, reach:], torch.zeros_like(factor[:, -reach:])), dim=1)
+        reach *= 2
+    return increment
+
+
+def discounted_sum(reward: Tensor, ended: Tensor, mask: Tensor, discount: float | Tensor) -> Tensor:
+    """Reward-to-go `G[t] = r[t] + discount * (1 - ended[t]) * G[next decision]`, 0 where `mask` is False.
+
+    Args:
+        reward: [N, T]; what stands at masked columns is ignored.
+        ended: [N, T] bool, True on the last decision of an episode (terminated or truncated).
+        mask: [N, T] bool, the decisions.
+        discount: in [0, 1], a number or [N, T] (semi-Markov steps of several durations).
+    """
+    # An ended column passes nothing on; a masked one passes everything on unchanged.
+    factor = torch.where(mask, torch.where(ended, 0.0, discount), 1.0).to(reward.dtype)
+    total = backward_sum(torch.where(mask, reward, 0.0), factor)
+    return torch.where(mask, total, 0.0)
+
+
+def gae(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    mask: Tensor,
+    discount: float | Tensor,
+    trace: float | Tensor,
+) -> Tensor:
+    """Generalised advantage estimates [N, T], 0 where `mask` is False (Schulman et al. 2016, arXiv:1506.02438).
+
+    `delta[t] = r[t] + discount * next_value[t] - value[t]`; the trace `discount * trace` is cut after terminated
+    and after truncated decisions alike, but only termination makes the next value 0.
+
+    Args:
+        reward, value: [N, T].
+        next_value: [N, T], V of the true successor: V(final observation) where truncated; read as 0 where terminated.
+        terminated, truncated, mask: [N, T] bool.
+        discount: gamma in [0, 1], a number or [N, T].
+        trace: lambda in [0, 1], a number or [N, T].
+    """
+    delta = reward + discount * torch.where(terminated, 0.0, next_value) - value
+    return discounted_sum(delta, terminated | truncated, mask, discount * trace)
+
+
+def _unit_interval(name: str, number: float) -> None:
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1]; got {number!r}.")
+
+
+@dataclass(frozen=True)
+class Score(Part):
+    """The total reward of a row, on every decision of it [N, T] (a row is a sequence).
+
+    Attributes:
+        reward: column or function of the decisions.
+    """
+
+    reward: Source = "reward"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward)
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        reward = torch.where(decisions.mask, read(self.reward, decisions, "Score"), 0.0)
+        return reward.sum(1, keepdim=True) * decisions.mask
+
+
+@dataclass(frozen=True)
+class RewardToGo(Part):
+    """Discounted sum of the rewards from a decision to the end of its episode [N, T].
+
+    Attributes:
+        discount: in [0, 1].
+        reward: column or function of the decisions.
+        bootstrap: add `discount * next_value` where an episode was cut without terminating: at truncation, and at
+            the row's last decision if the episode goes on beyond the row.
+    """
+
+    discount: float = 1.0
+    reward: Source = "reward"
+    bootstrap: bool = False
+
+    def __post_init__(self) -> None:
+        _unit_interval("discount", self.discount)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"terminated", "truncated"} | ({"next_value"} if self.bootstrap else set())
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        reward = read(self.reward, decisions, "RewardToGo")
+        terminated, ended = decisions.terminated, decisions.terminated | decisions.truncated
+        if self.bootstrap:
+            columns = torch.arange(reward.shape[1], device=reward.device)
+            final = torch.where(decisions.mask, columns, -1).amax(1, keepdim=True) == columns
+            reward = reward + torch.where((ended | final) & ~terminated, self.discount * decisions.next_value, 0.0)
+        return discounted_sum(reward, ended, decisions.mask, self.discount)
+
+
+@dataclass(frozen=True)
+class GAE(Part):
+    """Generalised advantage estimation [N, T] (Schulman et al. 2016, arXiv:1506.02438), see `gae`.
+
+    Attributes:
+        discount: gamma in [0, 1].
+        trace: lambda in [0, 1]; 0 is the one-step error, 1 is the return minus the value.
+        reward: column or function of the decisions.
+    """
+
+    discount: float = 0.99
+    trace: float = 0.95
+    reward: Source = "reward"
+
+    def __post_init__(self) -> None:
+        _unit_interval("discount", self.discount)
+        _unit_interval("trace", self.trace)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        return gae(
+            read(self.reward, decisions, "GAE"),
+            decisions.value,
+            decisions.next_value,
+            decisions.terminated,
+            decisions.truncated,
+            decisions.mask,
+            self.discount,
+            self.trace,
+        )
+
+
+@dataclass(frozen=True)
+class LambdaReturn(Part):
+    """The lambda-return [N, T] = generalised advantage + value, the usual `value_target`; trace 0 is r + gamma V'.
+
+    Attributes:
+        discount: gamma in [0, 1].
+        trace: lambda in [0, 1].
+        reward: column or function of the decisions.
+    """
+
+    discount: float = 0.99
+    trace: float = 0.95
+    reward: Source = "reward"
+
+    def __post_init__(self) -> None:
+        _unit_interval("discount", self.discount)
+        _unit_interval("trace", self.trace)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        advantage = GAE(self.discount, self.trace, self.reward)(decisions)
+        return torch.where(decisions.mask, advantage + decisions.value, 0.0)
