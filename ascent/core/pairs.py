@@ -1,0 +1,88 @@
+"""Losses that compare whole rows of one group: sequence log-ratios, group means, preferences between rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from ascent.core.decisions import Columns, Decisions
+from ascent.core.evaluation import Evaluation
+from ascent.core.part import Part, State
+from ascent.core.reductions import last
+
+
+def row_sum(column: Tensor, mask: Tensor) -> Tensor:
+    """[N] sum of a [N, T] column over the decisions of each row: no length normalisation."""
+    return torch.where(mask, column, torch.zeros((), dtype=column.dtype, device=column.device)).sum(1)
+
+
+def row_log_ratio(evaluation: Evaluation, decisions: Decisions, against: str = "reference") -> Tensor:
+    """[N] log pi(row) - log pi_<against>(row), differentiable."""
+    frozen = decisions.column(f"{against}_log_prob", "row_log_ratio")
+    return row_sum(evaluation.log_prob - frozen, decisions.mask)
+
+
+def group_cells(decisions: Decisions) -> tuple[Tensor, Tensor, Tensor]:
+    """Cell of each row [N], rows that decide in each row's group [N], and which rows decide [N] bool."""
+    group = decisions.column("group", "a comparison of rows")
+    rows = group if group.dim() == 1 else group[:, 0]
+    present = decisions.mask.any(1)
+    cell = torch.unique(rows, return_inverse=True)[1]
+    count = torch.zeros(len(rows), dtype=torch.int64, device=rows.device).index_add_(0, cell, present.to(torch.int64))
+    return cell, count[cell], present
+
+
+def deviation(column: Tensor, cell: Tensor, count: Tensor, present: Tensor) -> Tensor:
+    """[N] column minus the mean of its group over the rows that decide; 0 for rows that do not. Differentiable."""
+    column = torch.where(present, column, torch.zeros((), dtype=column.dtype, device=column.device))
+    total = torch.zeros_like(column).index_add(0, cell, column)[cell]
+    return torch.where(present, column - total / count.clamp(min=1), torch.zeros_like(column))
+
+
+def on_last(row: Tensor, decisions: Decisions) -> Tensor:
+    """[N, T]: a per-row value on the row's last decision, 0 elsewhere."""
+    return torch.where(last(decisions, "row"), row[:, None], torch.zeros((), dtype=row.dtype, device=row.device))
+
+
+@dataclass(frozen=True)
+class Preference(Part):
+    """A loss of D = log-ratio(winner) - log-ratio(loser), mean over all pairs of a group whose scores differ.
+
+        sigmoid:  -log sigmoid(beta * D)            (DPO, arXiv 2305.18290, eq. 7)
+        square:   (D - 1 / (2 * beta))^2            (IPO, arXiv 2310.12036, eq. 17)
+
+    The winner is the row with the greater total reward; equal scores are no pair. The value of a pair sits on
+    the last decision of its winner; the term that uses it has unit="row" and reduction="token-sum".
+
+    Attributes:
+        link: the loss of D.
+        beta: > 0, weight of the KL to the reference that the implied reward carries.
+    """
+
+    link: Literal["sigmoid", "square"] = "sigmoid"
+    beta: float = 0.1
+    needs = frozenset({"log_prob", "reference_log_prob", "reward", "group"})
+    keep_together = "group"
+
+    @staticmethod
+    def _wins(decisions: Decisions) -> Tensor:
+        """[N, N] bool: row i beats row j of its group."""
+        cell, _, present = group_cells(decisions)
+        score = row_sum(decisions.reward, decisions.mask)
+        both = present[:, None] & present & (cell[:, None] == cell)
+        return both & (score[:, None] > score)
+
+    def prepare(self, decisions: Decisions, evaluation: Evaluation | None, state: State) -> Columns:
+        pairs = self._wins(decisions).sum().clamp(min=1)
+        return {"pair_share": (1.0 / pairs.to(decisions.reward.dtype)).expand(len(decisions))}
+
+    def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
+        ratio = row_log_ratio(evaluation, decisions)
+        difference = ratio[:, None] - ratio
+        loss = -logsigmoid(self.beta * difference) if self.link == "sigmoid" else (difference - 0.5 / self.beta) ** 2
+        won = torch.where(self._wins(decisions), loss, torch.zeros_like(loss)).sum(1)
+        return on_last(won * decisions.column("pair_share", "Preference"), decisions)
