@@ -55,8 +55,22 @@ def evaluate_returns(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be an integer >= 1; got {episodes!r}.")
-    given = isinstance(environment, Environments)
-    worlds = environment if given else Environments(environment, min(environments, episodes), squashed)
+    if isinstance(environment, Environments):
+        return _play(policy, environment, episodes, seed, observation_statistics)
+    worlds = Environments(environment, min(environments, episodes), squashed)
+    try:
+        return _play(policy, worlds, episodes, seed, observation_statistics)
+    finally:
+        worlds.close()
+
+
+def _play(
+    policy: ActingPolicy,
+    worlds: Environments,
+    episodes: int,
+    seed: int,
+    observation_statistics: RunningStatistics | None,
+) -> Returns:
     count = worlds.count
     actor = policy.numpy_actor()
     actor.begin(count)
@@ -80,8 +94,6 @@ def evaluate_returns(
                 upcoming += 1
             observation = worlds.reset([_held_out(seed, int(number)) for number in playing], ended)
             actor.restart(ended)
-    if not given:
-        worlds.close()
     return Returns(returns, lengths)
 
 

@@ -1,0 +1,278 @@
+"""Actor and critic as small separate networks, for control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ascent.core.decisions import Decisions
+from ascent.core.evaluation import Evaluation
+from ascent.core.random import generator
+from ascent.policies.action_head import Density, Head
+from ascent.policies.policy import Probe
+
+Activation = Literal["tanh", "relu"]
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def _relu(x: NDArray[Any]) -> NDArray[Any]:
+    largest: NDArray[Any] = np.maximum(x, 0.0)
+    return largest
+
+
+NUMPY_ACTIVATIONS: Mapping[str, Callable[..., NDArray[Any]]] = {"tanh": np.tanh, "relu": _relu}
+
+
+def orthogonal(inputs: int, outputs: int, gain: float, draw: torch.Generator) -> nn.Linear:
+    """A linear layer with orthogonal weights (Saxe et al. 2014) of this gain and bias 0."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain, generator=draw)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def arrays(layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Views of a linear layer's transposed weight and its bias (copies if on a device)."""
+    return layer.get_parameter("weight").detach().cpu().numpy().T, layer.get_parameter("bias").detach().cpu().numpy()
+
+
+class MLP(nn.Module):
+    """Hidden layers with one activation, then a linear layer.
+
+    Args:
+        sizes: numbers in and out of every layer, (input, hidden..., output).
+        gain: of the last layer's orthogonal initialisation; hidden ones have sqrt(2).
+        draw: source of the initial weights.
+        activation: "tanh" or "relu".
+    """
+
+    def __init__(self, sizes: Sequence[int], gain: float, draw: torch.Generator, activation: Activation = "tanh"):
+        super().__init__()
+        gains = [2**0.5] * (len(sizes) - 2) + [gain]
+        self.layers = nn.ModuleList(
+            orthogonal(inputs, outputs, each, draw)
+            for inputs, outputs, each in zip(sizes[:-1], sizes[1:], gains, strict=True)
+        )
+        self.activation = activation
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The last hidden activation [..., H] of inputs [..., I]."""
+        activate = ACTIVATIONS[self.activation]
+        for layer in self.layers[:-1]:
+            x = activate(layer(x))
+        return x
+
+    def last(self, hidden: Tensor) -> Tensor:
+        """Outputs [..., O] of the last hidden activation."""
+        outputs: Tensor = self.layers[-1](hidden)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.hidden(x))
+
+    def numpy(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """The same function of numpy arrays, reading the weights in place (copied once if on a device)."""
+        layers = [arrays(layer) for layer in self.layers]
+        hidden, (weight, bias) = layers[:-1], layers[-1]
+        activate = NUMPY_ACTIVATIONS[self.activation]
+
+        def forward(x: NDArray[Any]) -> NDArray[Any]:
+            for matrix, offset in hidden:
+                x = x @ matrix
+                x += offset
+                x = activate(x, out=x) if activate is np.tanh else activate(x)
+            outputs: NDArray[Any] = x @ weight + bias
+            return outputs
+
+        return forward
+
+
+class Actor:
+    """A policy's distribution over actions as numpy arrays, for stepping environments.
+
+    Attributes:
+        head: family of the distribution.
+        log_std: [A], or None for discrete actions.
+        memory: [E, H] recurrent state before the next observation, or None.
+    """
+
+    memory: NDArray[Any] | None = None
+
+    def __init__(self, head: Head, log_std: Tensor | None, forward: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        self.head = head
+        self.log_std = None if log_std is None else log_std.detach().cpu().numpy()
+        self._forward = forward
+
+    def outputs(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """Logits or means [E, outputs] of observations [E, O]."""
+        return self._forward(observation)
+
+    def begin(self, environments: int) -> None:
+        """Empty the memory for `environments` copies; an actor without memory has nothing to empty."""
+
+    def restart(self, ended: NDArray[np.bool_]) -> None:
+        """Forget what was seen in episodes that ended [E]; an actor without memory has nothing to forget."""
+
+
+def boundaries(decisions: Decisions) -> Tensor:
+    """[N, T] bool: decisions whose next value is not the value one column on, nor 0.
+
+    So: truncated ones, the row's last, and those before a masked column.
+    """
+    mask = decisions.mask
+    following = torch.zeros_like(mask)
+    following[:, :-1] = mask[:, 1:]
+    return mask & ~decisions.terminated & (decisions.truncated | ~following)
+
+
+class ActorCritic(nn.Module):
+    """Separate MLPs for the action distribution and the state value.
+
+    Args:
+        observation_size: O, numbers in an observation.
+        head: family of the action distribution.
+        hidden: sizes of the hidden layers of each network; () is a linear (with one-hot states, tabular) policy.
+        critic: build the value network; without it `value` cannot be asked for.
+        activation: "tanh" or "relu".
+        log_std: initial state-independent log standard deviation.
+        gain: of the actor's last layer (0.01 starts near uniform or zero mean; 0 exactly there).
+        seed: of the initial weights.
+    """
+
+    splittable = True
+    recurrent = False
+
+    def __init__(
+        self,
+        observation_size: int,
+        head: Head,
+        hidden: Sequence[int] = (64, 64),
+        critic: bool = True,
+        activation: Activation = "tanh",
+        log_std: float = 0.0,
+        gain: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}.")
+        self.head = head
+        self.actor = MLP((observation_size, *hidden, head.outputs), gain, generator(seed, "actor"), activation)
+        self.critic: MLP | None = None
+        if critic:
+            self.critic = MLP((observation_size, *hidden, 1), 1.0, generator(seed, "critic"), activation)
+        self.log_std = nn.Parameter(torch.full((head.dimensions,), log_std)) if head.continuous else None
+
+    def numpy_actor(self) -> Actor:
+        """The actor on views of the present weights; take a new one after they moved to another device."""
+        return Actor(self.head, self.log_std, self.actor.numpy())
+
+    def _value(self, observation: Tensor) -> Tensor:
+        if self.critic is None:
+            raise ValueError("this policy has no critic, so it gives no value; build it with critic=True.")
+        value: Tensor = self.critic(observation)
+        return value.squeeze(-1)
+
+    def evaluate(
+        self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] | None = None
+    ) -> Evaluation:
+        """Those of log_prob, entropy, value, outputs, features and probes that are in `needs`, with gradient.
+
+        Args:
+            decisions: with context "observation" [N, T, O], `action`; for the KL probes
+                extras "reference_distribution" [N, T, K] as `distribution_parameters` gave it.
+            needs: names of evaluated columns; "probe:kl_reference" is KL(self || reference),
+                "probe:reverse_kl_reference" KL(reference || self), both exact and summed over action numbers.
+            probes: further probes, called with (outputs [N, T, K], features [N, T, H], action).
+        """
+        observation = decisions.context["observation"]
+        columns: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
+        if needs - {"value"}:
+            hidden = self.actor.hidden(observation)
+            columns, found = evaluate_head(
+                self.head, self.actor.last(hidden), self.log_std, hidden, decisions, needs, probes or {}
+            )
+        if "value" in needs:
+            columns["value"] = self._value(observation)
+        return Evaluation(**columns, probes=found)
+
+    @torch.no_grad()
+    def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
+        """Write those of `old_log_prob`, `value` and `next_value` that are in `needs`; one forward of each network.
+
+        Next values are the values one column on, except: 0 where terminated, V(next_observation) where
+        truncated and at the end of a row. Needs context "next_observation" [N, T, O] for them.
+        """
+        observation = decisions.context["observation"]
+        columns: dict[str, Tensor] = {}
+        if "old_log_prob" in needs:
+            density = self.head.distribution(self.actor(observation), self.log_std)
+            columns["old_log_prob"] = density.log_prob(decisions.action)
+        if "next_value" in needs:
+            edge = boundaries(decisions)
+            rows, width = edge.shape
+            seen = torch.cat([observation.flatten(0, 1), decisions.context["next_observation"][edge]])
+            values = self._value(seen)
+            value = values[: rows * width].view(rows, width)
+            columns["value"] = value
+            columns["next_value"] = following_values(value, values[rows * width :], edge, decisions.terminated)
+        elif "value" in needs:
+            columns["value"] = self._value(observation)
+        return decisions.replace(**columns)
+
+    @torch.no_grad()
+    def distribution_parameters(self, decisions: Decisions) -> Tensor:
+        """[N, T, K] parameters of the action distribution: logits, or mean and log-std one after the other."""
+        return self.head.parameters(self.actor(decisions.context["observation"]), self.log_std)
+
+
+def following_values(value: Tensor, edge_values: Tensor, edge: Tensor, terminated: Tensor) -> Tensor:
+    """[N, T] values of the successors, from values [N, T] and those of the B boundaries `edge` [N, T]."""
+    following = torch.zeros_like(value)
+    following[:, :-1] = value[:, 1:]
+    following[edge] = edge_values
+    return following.masked_fill_(terminated, 0.0)
+
+
+def evaluate_head(
+    head: Head,
+    outputs: Tensor,
+    log_std: Tensor | None,
+    hidden: Tensor,
+    decisions: Decisions,
+    needs: frozenset[str],
+    probes: Mapping[str, Probe],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The evaluated columns and probes that follow from an actor's outputs."""
+    density = head.distribution(outputs, log_std)
+    columns: dict[str, Tensor] = {}
+    if "log_prob" in needs:
+        columns["log_prob"] = density.log_prob(decisions.action)
+    if "entropy" in needs:
+        entropy = density.entropy()
+        columns["entropy"] = entropy if entropy.shape == decisions.mask.shape else entropy.expand(decisions.mask.shape)
+    if "outputs" in needs:
+        columns["outputs"] = outputs
+    if "features" in needs:
+        columns["features"] = hidden
+    found: dict[str, Tensor] = {}
+    for need in needs:
+        if not need.startswith("probe:"):
+            continue
+        name = need.removeprefix("probe:")
+        if name in probes:
+            found[name] = probes[name](outputs, hidden, decisions.action)
+        elif name in ("kl_reference", "reverse_kl_reference"):
+            reference: Density = head.from_parameters(decisions.column("reference_distribution", f"probe {name!r}"))
+            forward = name == "kl_reference"
+            found[name] = density.kl(reference) if forward else reference.kl(density)  # type: ignore[arg-type]
+        else:
+            known = sorted({*probes, "kl_reference", "reverse_kl_reference"})
+            raise ValueError(f"probe {name!r} is unknown to this policy; it knows {', '.join(known)}.")
+    return columns, found

@@ -1,0 +1,274 @@
+"""A policy in several copies of an environment -> Decisions of fixed length.
+
+Dimensions: E environments (rows, N = E), T steps (columns), O observation numbers, A action numbers,
+K distribution parameters. Storage is time-major; the columns are [N, T] views of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ascent.core.decisions import Decisions
+from ascent.core.random import key
+from ascent.policies.action_head import Head
+from ascent.policies.actor_critic import Actor
+from ascent.worlds.gym import Environments
+from ascent.worlds.normalisation import RewardScale, RunningStatistics
+
+RECENT = 100  # episodes in the running means that are shown
+
+
+class ActingPolicy(Protocol):
+    """What the sampler needs of a policy."""
+
+    head: Head
+
+    def numpy_actor(self) -> Actor: ...
+
+
+class VectorSampler:
+    """Steps E environments T times per call, acting in numpy on the policy's present weights.
+
+    Args:
+        policy: gives `numpy_actor()`; its weights are read at every call of `act`.
+        environments: the copies to step, or their Gymnasium id together with `count`.
+        steps: T, decisions per environment and call.
+        seed: of every episode's start and every action's noise.
+        normalise_observation: subtract the running mean, divide by the running deviation.
+        normalise_reward: divide by the running deviation of the discounted return.
+        share: (rank, processes); this process steps copies rank * E ... of processes * E, with draws that
+            depend on a copy's number only.
+        discount: of the return whose deviation scales rewards.
+
+    `act` gives Decisions with context "observation" and "next_observation" [N, T, O] (the true successor,
+    an episode's final observation included), `action`, `behaviour_log_prob`, `reward`, `terminated`,
+    `truncated`, `trajectory` (episode number), `index` (step number of the environment), and, where
+    normalised, the extras "raw_observation", "raw_next_observation", "raw_reward".
+    """
+
+    def __init__(
+        self,
+        policy: ActingPolicy,
+        environments: Environments,
+        steps: int,
+        seed: int = 0,
+        normalise_observation: bool = False,
+        normalise_reward: bool = False,
+        share: tuple[int, int] = (0, 1),
+        discount: float = 0.99,
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be an integer >= 1; got {steps!r}.")
+        if not 0 <= share[0] < share[1]:
+            raise ValueError(f"share must be (rank, processes) with 0 <= rank < processes; got {share!r}.")
+        self.policy = policy
+        self.environments = environments
+        self.steps = steps
+        self.seed = seed
+        count = environments.count
+        self._processes = share[1]
+        self._numbers = [share[0] * count + place for place in range(count)]
+        self._keys = torch.tensor([key(seed, "action", number) for number in self._numbers])
+        size = environments.observation_size
+        self.observation_statistics = RunningStatistics(size) if normalise_observation else None
+        self.reward_scale = RewardScale(count, discount) if normalise_reward else None
+        self.consumed = 0
+        self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
+        self.finished: list[tuple[float, int]] = []
+        self._taken = 0
+        self._episode = np.zeros(count, np.int64)
+        self._return = np.zeros(count)
+        self._history: list[list[NDArray[Any]]] = [[] for _ in range(count)]
+        self._memory: NDArray[Any] | None = None
+        self._raw = self._begin(np.ones(count, bool))
+        self._learn(self._raw)
+
+    @property
+    def count(self) -> int:
+        """E, the environments of this process."""
+        return self.environments.count
+
+    def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Reset `which` environments to the start of their present episode; observations [E, O] of all."""
+        seeds = [
+            key(self.seed, "episode", number, int(episode)) & 0x7FFF_FFFF if chosen else None
+            for number, episode, chosen in zip(self._numbers, self._episode, which, strict=True)
+        ]
+        return self.environments.reset(seeds, which).astype(np.float32)
+
+    def _learn(self, raw: NDArray[Any]) -> None:
+        if self.observation_statistics is not None:
+            self.observation_statistics.update(raw)
+
+    def _seen(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        statistics = self.observation_statistics
+        return raw if statistics is None else statistics.normalise(raw)
+
+    def act(self, step: int = 0) -> Decisions:
+        """The next T decisions of every environment. `step` (of the run) is not needed: draws are named by index."""
+        count, steps, size = self.count, self.steps, self.environments.observation_size
+        head = self.policy.head
+        actor = self.policy.numpy_actor()
+        actor.begin(count)
+        if self._memory is not None:
+            actor.memory = self._memory
+        first_memory = None if actor.memory is None else actor.memory.copy()
+        index = torch.arange(self._taken, self._taken + steps)[:, None].expand(steps, count)
+        noise = head.noise(self._keys.expand(steps, count), index)
+
+        normalising = self.observation_statistics is not None
+        observations = np.empty((steps, count, size), np.float32)
+        successors = np.empty_like(observations)
+        raws = np.empty_like(observations) if normalising else None
+        raw_successors = np.empty_like(observations) if normalising else None
+        outputs = np.empty((steps, count, head.outputs), np.float32)
+        rewards = np.empty((steps, count), np.float32)
+        raw_rewards = np.empty((steps, count)) if self.reward_scale is not None else None
+        terminated = np.empty((steps, count), bool)
+        truncated = np.empty((steps, count), bool)
+        episodes = np.empty((steps, count), np.int64)
+        actions: list[NDArray[Any]] = []
+
+        self.finished = []
+        raw = self._raw
+        observation = self._seen(raw)
+        begun = [0] * count
+        for t in range(steps):
+            observations[t] = observation
+            episodes[t] = self._episode
+            outputs[t] = output = actor.outputs(observation)
+            action = head.sample(output, actor.log_std, noise[t])
+            actions.append(action)
+            successor, reward, over, cut = self.environments.step(action)
+            raw_successor = successor.astype(np.float32)
+            self._return += reward
+            ended = over | cut
+            if raws is not None and raw_successors is not None:
+                raws[t] = raw
+                raw_successors[t] = raw_successor
+                self._learn(raw_successor)
+            observation = self._seen(raw_successor)
+            successors[t] = observation
+            terminated[t] = over
+            truncated[t] = cut
+            if self.reward_scale is None:
+                rewards[t] = reward
+            else:
+                rewards[t] = self.reward_scale(reward, over, cut)
+                raw_rewards[t] = reward  # type: ignore[index]
+            raw = raw_successor
+            if ended.any():
+                raw = self._restart(ended, actions, begun)
+                observation = np.where(ended[:, None], self._seen(raw), observation)
+                actor.restart(ended)
+        self._raw = raw
+        self._memory = actor.memory
+        for place in range(count):
+            self._history[place] += [action[place] for action in actions[begun[place] :]]
+        self._taken += steps
+        self.consumed += steps * count * self._processes
+
+        action_column = torch.from_numpy(np.stack(actions)).transpose(0, 1)
+        with torch.no_grad():
+            log_std = None if actor.log_std is None else torch.from_numpy(actor.log_std)
+            density = head.distribution(torch.from_numpy(outputs).transpose(0, 1), log_std)
+            behaviour_log_prob = density.log_prob(action_column)
+        extras: dict[str, Tensor] = {}
+        if raws is not None and raw_successors is not None:
+            extras = {"raw_observation": rows_first(raws), "raw_next_observation": rows_first(raw_successors)}
+        if raw_rewards is not None:
+            extras["raw_reward"] = rows_first(raw_rewards.astype(np.float32))
+        context = {"observation": rows_first(observations), "next_observation": rows_first(successors)}
+        if first_memory is not None:
+            context["memory"] = torch.from_numpy(first_memory)
+        numbers = torch.tensor(self._numbers)[:, None] << 40
+        return Decisions(
+            mask=torch.ones(count, steps, dtype=torch.bool),
+            context=context,
+            action=action_column,
+            behaviour_log_prob=behaviour_log_prob,
+            reward=rows_first(rewards),
+            terminated=rows_first(terminated),
+            truncated=rows_first(truncated & ~terminated),
+            trajectory=numbers + rows_first(episodes),
+            index=index.T,
+            extras=extras,
+        )
+
+    def _restart(self, ended: NDArray[np.bool_], actions: list[NDArray[Any]], begun: list[int]) -> NDArray[np.float32]:
+        """Start the next episode where `ended`; raw observations [E, O] of all."""
+        for place in np.flatnonzero(ended):
+            length = len(self._history[place]) + len(actions) - begun[place]
+            self.finished.append((float(self._return[place]), length))
+            self.recent.append(self.finished[-1])
+            self._history[place] = []
+            begun[place] = len(actions)
+        self._return[ended] = 0.0
+        self._episode[ended] += 1
+        raw = self._begin(ended)
+        self._learn(raw[ended])
+        return raw
+
+    def statistics(self) -> dict[str, float]:
+        """Mean return and length of the last 100 finished episodes; empty before the first."""
+        if not self.recent:
+            return {}
+        returns, lengths = zip(*self.recent, strict=True)
+        return {"episode_return": float(np.mean(returns)), "episode_length": float(np.mean(lengths))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the continuation depends on, the policy's weights aside: plain numbers, lists, tensors."""
+        state: dict[str, Any] = {
+            "consumed": self.consumed,
+            "taken": self._taken,
+            "episode": self._episode.tolist(),
+            "return": self._return.tolist(),
+            "recent": [list(pair) for pair in self.recent],
+            "history": [torch.from_numpy(np.array(past)) for past in self._history],
+        }
+        if self._memory is not None:
+            state["memory"] = torch.from_numpy(self._memory.copy())
+        for name, statistics in self._statistics():
+            state[name] = statistics.state_dict()
+        return state
+
+    def _statistics(self) -> list[tuple[str, RunningStatistics | RewardScale]]:
+        kept: dict[str, RunningStatistics | RewardScale | None] = {
+            "observation_statistics": self.observation_statistics,
+            "reward_scale": self.reward_scale,
+        }
+        return [(name, statistics) for name, statistics in kept.items() if statistics is not None]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore: each environment replays its actions since its episode's seeded reset."""
+        if len(state["episode"]) != self.count:
+            raise ValueError(
+                f"the saved sampler steps {len(state['episode'])} environments, this one {self.count}; "
+                "use the same number."
+            )
+        self.consumed, self._taken = int(state["consumed"]), int(state["taken"])
+        self._episode = np.asarray(state["episode"], np.int64)
+        self._return = np.asarray(state["return"], np.float64)
+        self.recent = deque([(float(total), int(length)) for total, length in state["recent"]], maxlen=RECENT)
+        self._memory = state["memory"].numpy().copy() if "memory" in state else None
+        for name, statistics in self._statistics():
+            if name not in state:
+                raise ValueError(f"the saved sampler has no {name}; switch that normalisation off, or start a new run.")
+            statistics.load_state_dict(state[name])
+        self._history = [list(past.numpy()) for past in state["history"]]
+        raw = self._begin(np.ones(self.count, bool))
+        for place, past in enumerate(self._history):
+            if past:
+                raw[place] = self.environments.replay(place, past)
+        self._raw = raw
+
+
+def rows_first(time_major: NDArray[Any]) -> Tensor:
+    """[T, N, ...] storage as an [N, T, ...] tensor over the same memory."""
+    return torch.from_numpy(time_major).transpose(0, 1)
