@@ -4,7 +4,7 @@ With `d = log pi - log q` of the taken action (Schulman, joschu.net/blog/kl-appr
 
 | kind | value | expectation under pi | expected gradient under pi as a loss |
 |---|---|---|---|
-| k1 | d | KL(pi, q) | 0: only noise; use it inside the reward (`PenalisedReward`) |
+| k1 | d | KL(pi, q) | 0: only noise; use it inside the reward (`shaping.Penalised`) |
 | k2 | d^2 / 2 | biased, second order | that of KL(pi, q), the reverse KL |
 | k3 | exp(-d) - 1 + d | KL(pi, q), never negative | that of KL(q, pi), the forward KL |
 | abs | abs(d) | total-variation-like, no KL | that of E_pi[sign(d)] |
@@ -19,13 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ascent.core.decisions import Columns, Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.part import Part
-from ascent.core.returns import Source, named, read
 from ascent.core.surrogates import LIMIT
 
 Kind = Literal["k1", "k2", "k3", "abs", "exact"]
@@ -46,11 +44,6 @@ def estimate(log_prob: Tensor, other: Tensor, kind: str) -> Tensor:
     raise ValueError(f"kind must be one of {', '.join(KINDS[:-1])}; got {kind!r}.")
 
 
-def _check_kind(kind: str, allowed: tuple[str, ...]) -> None:
-    if kind not in allowed:
-        raise ValueError(f"kind must be one of {', '.join(allowed)}; got {kind!r}.")
-
-
 @dataclass(frozen=True)
 class Divergence(Part):
     """Divergence of the policy from another per decision [N, T], as a term to minimise; see the module's table.
@@ -64,7 +57,8 @@ class Divergence(Part):
     against: str = "reference"
 
     def __post_init__(self) -> None:
-        _check_kind(self.kind, KINDS)
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}.")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -92,38 +86,3 @@ class Entropy(Part):
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
         return {"entropy": evaluation.entropy}
-
-
-@dataclass(frozen=True)
-class PenalisedReward(Part):
-    """`reward - coefficient * KL estimate` per decision [N, T]: the penalty inside the reward (RLHF, REINFORCE++).
-
-    The estimate compares the policy that began the collection with the reference, so credit carries it to earlier
-    decisions and no gradient passes through it.
-
-    Attributes:
-        coefficient: beta >= 0.
-        kind: "k1" gives the right gradient in expectation; k2, k3 and abs are offered for comparison.
-        against: whose `<against>_log_prob` is recorded.
-        reward: column or function of the decisions.
-    """
-
-    coefficient: float = 0.01
-    kind: Kind = "k1"
-    against: str = "reference"
-    reward: Source = "reward"
-
-    def __post_init__(self) -> None:
-        _check_kind(self.kind, KINDS[:-1])
-        if self.coefficient < 0:
-            raise ValueError(f"coefficient must be >= 0; got {self.coefficient!r}.")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return named(self.reward) | {"old_log_prob", f"{self.against}_log_prob"}
-
-    def __call__(self, decisions: Decisions) -> Tensor:
-        reward = read(self.reward, decisions, "PenalisedReward")
-        other = decisions.column(f"{self.against}_log_prob", "PenalisedReward")
-        penalty = self.coefficient * estimate(decisions.old_log_prob, other, self.kind)
-        return torch.where(decisions.mask, reward - penalty, 0.0)
