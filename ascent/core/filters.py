@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ascent.core.centre import Key, cell_sum, cells, from_lowest, key_columns
-from ascent.core.decisions import Decisions
+from ascent.core.decisions import Columns, Decisions
 from ascent.core.part import Part
 from ascent.core.reductions import last
 from ascent.core.returns import Score, Source, named, read
@@ -50,19 +50,20 @@ class Overlong(Part):
 
     Attributes:
         limit: longest response, in decisions; None reads the recorded response `budget` [N].
-        buffer: length of the slope, in decisions, > 0 and <= limit.
+        buffer: length of the slope, > 0: an integer of decisions, or a float as a share of the limit, at most 1.0.
         penalty: > 0, largest deduction.
         reward: column or function of the decisions.
     """
 
     limit: int | None = None
-    buffer: int = 512
+    buffer: int | float = 512
     penalty: float = 1.0
     reward: Source = "reward"
 
     def __post_init__(self) -> None:
-        if self.buffer < 1 or (self.limit is not None and self.buffer > self.limit):
-            raise ValueError(f"buffer must be in [1, limit={self.limit}]; got {self.buffer!r}.")
+        most = 1.0 if isinstance(self.buffer, float) else self.limit
+        if self.buffer <= 0 or (most is not None and self.buffer > most):
+            raise ValueError(f"buffer must be decisions in [1, limit={self.limit}] or a share in (0, 1]; got {self.buffer!r}.")
         if self.penalty <= 0:
             raise ValueError(f"penalty must be > 0; got {self.penalty!r}.")
 
@@ -70,10 +71,15 @@ class Overlong(Part):
     def needs(self) -> frozenset[str]:
         return named(self.reward) | (frozenset({"budget"}) if self.limit is None else frozenset())
 
+    def example(self, decisions: Decisions, generator: torch.Generator) -> Columns:
+        rows, columns = decisions.mask.shape
+        return {"budget": torch.full((rows,), columns)} if self.limit is None else {}
+
     def __call__(self, decisions: Decisions) -> Tensor:
         reward = read(self.reward, decisions, "Overlong")
         length = decisions.mask.sum(1)
         limit = decisions.column("budget", "Overlong") if self.limit is None else self.limit
-        excess = (length - (limit - self.buffer)).to(reward.dtype) / self.buffer
+        buffer = self.buffer * limit if isinstance(self.buffer, float) else self.buffer
+        excess = (length - (limit - buffer)).to(reward.dtype) / buffer
         fall = self.penalty * excess.clamp(0.0, 1.0)
         return torch.where(decisions.mask, reward, 0.0) - torch.where(last(decisions, "row"), fall[:, None], 0.0)
