@@ -1,0 +1,336 @@
+"""Prompts in, responses out: the sampler of language policies.
+
+A prompt is read once for its whole group. Finished rows leave the batch. Each draw is a hash of (seed, step,
+prompt, sample, position), so a response does not depend on which rows are sampled beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascent.core.decisions import Decisions
+from ascent.core.random import key, mix, uniform
+from ascent.policies.causal import CausalPolicy, accepts
+from ascent.sampling.decode import Cached, Decoder, Uncached, draw
+from ascent.worlds.text.task import Prompt, TextTask
+
+# The batch is rebuilt without its finished rows when they are at least this share of it.
+FINISHED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """From what tokens are drawn.
+
+    Args:
+        temperature: >= 0; 0 is greedy (evaluation only).
+        top_p: in (0, 1]; 1 keeps all tokens.
+        top_k: >= 0; 0 keeps all tokens.
+        stop: strings that end a response; they stay in its text.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be >= 0; got {self.temperature!r}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1]; got {self.top_p!r}. 1 keeps all tokens.")
+        if not isinstance(self.top_k, int) or self.top_k < 0:
+            raise ValueError(f"top_k must be an integer >= 0; got {self.top_k!r}. 0 keeps all tokens.")
+        if isinstance(self.stop, str) or any(not isinstance(item, str) or not item for item in self.stop):
+            raise ValueError(f"stop must be a tuple of non-empty strings; got {self.stop!r}.")
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Tokens of N rows, padded on the right.
+
+    Attributes:
+        action: [N, T] int64; mask: [N, T] bool, True up to and including the end; log_prob: [N, T] of what
+        was drawn; ended: [N] bool, False where the budget ran out.
+    """
+
+    action: Tensor
+    mask: Tensor
+    log_prob: Tensor
+    ended: Tensor
+
+
+@torch.inference_mode()
+def respond(
+    policy: CausalPolicy,
+    prompts: Sequence[Sequence[int]],
+    copies: int,
+    keys: Tensor,
+    max_new_tokens: int,
+    distribution: Distribution,
+) -> Responses:
+    """Sample `copies` responses of each prompt, rows ordered prompt by prompt.
+
+    Args:
+        policy: whose model answers.
+        prompts: token ids.
+        copies: responses of each prompt, >= 1.
+        keys: [P * copies] int64 on the CPU, one identity a row; draws hash it with the position.
+        max_new_tokens: >= 1.
+        distribution: from what tokens are drawn.
+    """
+    prompt, real = policy.pad_prompts(prompts)
+    device, rows = prompt.device, len(prompts) * copies
+    draws = uniform(keys[:, None], torch.arange(max_new_tokens)).to(device)
+    action = torch.full((rows, max_new_tokens), policy.pad, device=device)
+    log_prob = torch.zeros(rows, max_new_tokens, device=device)
+    length = torch.full((rows,), max_new_tokens, device=device)
+    ended = torch.zeros(rows, dtype=torch.bool, device=device)
+    ends = torch.tensor(policy.eos, device=device)
+    decoder = decoder_for(policy)
+    logits = decoder.start(prompt, real, copies)
+    batch = torch.arange(rows, device=device)
+    running = torch.ones(rows, dtype=torch.bool, device=device)
+    for position in range(max_new_tokens):
+        tokens, chosen = draw(
+            logits, draws[batch, position], distribution.temperature, distribution.top_k, distribution.top_p
+        )
+        tokens = torch.where(running, tokens, policy.pad)
+        action[batch, position] = tokens
+        log_prob[batch, position] = torch.where(running, chosen, 0.0).to(log_prob.dtype)
+        over = running & torch.isin(tokens, ends)
+        if distribution.stop:
+            over |= running & _stopped(policy, action[batch, : position + 1], distribution.stop)
+        ended[batch] |= over
+        length[batch] = torch.where(over, position + 1, length[batch])
+        running = running & ~over
+        left = int(running.sum())
+        if left == 0 or position + 1 == max_new_tokens:
+            break
+        if left <= (1 - FINISHED_SHARE) * len(batch):
+            rest = running.nonzero()[:, 0]
+            decoder.keep(rest)
+            batch, tokens, running = batch[rest], tokens[rest], running[rest]
+        logits = decoder.step(tokens)
+    width = int(length.max())
+    mask = torch.arange(width, device=device) < length[:, None]
+    return Responses(action[:, :width], mask, log_prob[:, :width], ended)
+
+
+def decoder_for(policy: CausalPolicy) -> Decoder:
+    """The fastest decoder that the architecture allows."""
+    return Cached(policy) if "past_key_values" in accepts(policy.base) else Uncached(policy)
+
+
+def _stopped(policy: CausalPolicy, tokens: Tensor, stop: tuple[str, ...]) -> Tensor:
+    """Whether each row's text now ends one of the stop strings: within its last tokens, one more than a stop
+    string has characters."""
+    tail = tokens[:, -max(len(item) for item in stop) - 1 :]
+    texts = policy.tokenizer.batch_decode(tail, skip_special_tokens=True)
+    return torch.tensor([any(item in text for item in stop) for text in texts], device=tokens.device)
+
+
+class TextSampler:
+    """Groups of responses to a task's prompts.
+
+    Args:
+        policy: who answers.
+        task: the stream of prompts.
+        prompts_per_step: distinct prompts of one `act`, over all processes, >= number of processes.
+        group_size: responses of each prompt, >= 1.
+        max_new_tokens: budget of a response, >= 1.
+        temperature, top_p, top_k, stop: see `Distribution`; temperature must be > 0.
+        seed: of every draw.
+        share: (rank, processes); this process answers prompts rank, rank + processes, ... of a step.
+        rows_at_once: most rows in one batch, to bound the cache; None samples all at once.
+
+    Raises:
+        ValueError: an argument is out of range, or (in `act`) a prompt does not fit into the context.
+    """
+
+    def __init__(
+        self,
+        policy: CausalPolicy,
+        task: TextTask,
+        prompts_per_step: int,
+        group_size: int,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+        rows_at_once: int | None = None,
+    ) -> None:
+        rank, processes = share
+        if not 0 <= rank < processes:
+            raise ValueError(f"share must be (rank, processes) with 0 <= rank < processes; got {share!r}.")
+        for name, number, low in (
+            ("prompts_per_step", prompts_per_step, processes),
+            ("group_size", group_size, 1),
+            ("max_new_tokens", max_new_tokens, 1),
+            ("rows_at_once", rows_at_once or 1, 1),
+        ):
+            if not isinstance(number, int) or number < low:
+                raise ValueError(f"{name} must be an integer >= {low}; got {number!r}.")
+        self.distribution = Distribution(temperature, top_p, top_k, stop if isinstance(stop, str) else tuple(stop))
+        if temperature == 0:
+            raise ValueError("temperature must be > 0 to learn from samples; got 0. Greedy answers come from generate.")
+        self.policy, self.task = policy, task
+        self.prompts_per_step, self.group_size, self.max_new_tokens = prompts_per_step, group_size, max_new_tokens
+        self.seed, self.share, self.rows_at_once = seed, share, rows_at_once
+        self.consumed = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether `behaviour_log_prob` is also the policy's own log-probability, so that `old_log_prob` may
+        be copied from it instead of computed by another forward."""
+        plain = self.distribution.top_p == 1 and self.distribution.top_k == 0
+        return plain and self.distribution.temperature == self.policy.temperature
+
+    def act(self, step: int) -> Decisions:
+        """Responses to the next `prompts_per_step` prompts; the cursor moves on by them."""
+        rank, processes = self.share
+        indices = list(range(self.consumed, self.consumed + self.prompts_per_step))[rank::processes]
+        prompts = [self._encode(index) for index in indices]
+        words = torch.tensor([[index] for index in indices])
+        base = torch.tensor(key(self.seed, "sample"))
+        keys = mix(base, step, words, torch.arange(self.group_size)).reshape(-1)
+        found = self._respond(prompts, keys)
+        self.consumed += self.prompts_per_step
+        return self._decisions(step, indices, prompts, keys, found)
+
+    def _encode(self, index: int) -> list[int]:
+        ids = self.policy.encode_prompt(self.task.example(index).prompt)
+        self._fits(len(ids), f"prompt {index}")
+        return ids
+
+    def _fits(self, length: int, name: str) -> None:
+        limit = self.policy.context_length
+        if limit is not None and length + self.max_new_tokens > limit:
+            raise ValueError(
+                f"{name} has {length} tokens; with max_new_tokens={self.max_new_tokens} it exceeds the model's context of "
+                f"{limit}. Shorten or drop the prompt, lower max_new_tokens, or take a model with a longer context."
+            )
+
+    def _respond(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> Responses:
+        at_once = len(prompts) if self.rows_at_once is None else max(self.rows_at_once // self.group_size, 1)
+        parts = [
+            respond(
+                self.policy,
+                prompts[start : start + at_once],
+                self.group_size,
+                keys[start * self.group_size : (start + at_once) * self.group_size],
+                self.max_new_tokens,
+                self.distribution,
+            )
+            for start in range(0, len(prompts), at_once)
+        ]
+        return parts[0] if len(parts) == 1 else _joined(parts, self.policy.pad)
+
+    def _decisions(
+        self, step: int, indices: Sequence[int], prompts: Sequence[Sequence[int]], keys: Tensor, found: Responses
+    ) -> Decisions:
+        device, rows = self.policy.device, len(keys)
+        prompt, real = self.policy.pad_prompts(prompts)
+        number = torch.tensor(indices).repeat_interleave(self.group_size).to(device)
+        # Tensors of inference mode cannot enter a graph; a clone outside it can.
+        mask = found.mask.clone()
+        final = mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+        ended = found.ended.clone()[:, None]
+        return Decisions(
+            mask=mask,
+            context={"prompt": prompt, "prompt_mask": real},
+            context_row=torch.arange(len(prompts), device=device).repeat_interleave(self.group_size),
+            action=found.action.clone(),
+            behaviour_log_prob=found.log_prob.clone(),
+            terminated=final & ended,
+            truncated=final & ~ended,
+            group=number,
+            index=number.clone(),
+            key=keys.to(device),
+            policy_version=torch.full((rows,), step, device=device),
+            extras={"budget": torch.full((rows,), self.max_new_tokens, device=device)},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor by consumed prompt."""
+        return {"consumed": self.consumed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the prompts that were consumed."""
+        self.consumed = int(state["consumed"])
+
+
+def _joined(parts: Sequence[Responses], pad: int) -> Responses:
+    width = max(part.mask.shape[1] for part in parts)
+
+    def grown(tensor: Tensor, value: float) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, width - tensor.shape[1]), value=value)
+
+    return Responses(
+        torch.cat([grown(part.action, pad) for part in parts]),
+        torch.cat([grown(part.mask, False) for part in parts]),
+        torch.cat([grown(part.log_prob, 0.0) for part in parts]),
+        torch.cat([part.ended for part in parts]),
+    )
+
+
+def generate(
+    policy: CausalPolicy,
+    prompts: Sequence[Prompt],
+    samples: int = 1,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    rows_at_once: int = 256,
+) -> list[list[str]]:
+    """Responses as text, nothing recorded: `samples` of each prompt; greedy at temperature 0.
+
+    Args:
+        policy: who answers.
+        prompts: strings or lists of messages.
+        samples: >= 1; more than one is the same text again where temperature is 0.
+        max_new_tokens, temperature, top_p, top_k, stop: see `TextSampler` and `Distribution`.
+        seed: of the draws, hashed with prompt number and sample number.
+        rows_at_once: most rows in one batch.
+
+    Raises:
+        ValueError: a prompt and `max_new_tokens` exceed the context.
+    """
+    if samples < 1 or max_new_tokens < 1 or rows_at_once < 1:
+        raise ValueError(
+            f"samples, max_new_tokens and rows_at_once must be >= 1; got {samples}, {max_new_tokens}, {rows_at_once}."
+        )
+    distribution = Distribution(temperature, top_p, top_k, tuple(stop))
+    encoded = [policy.encode_prompt(prompt) for prompt in prompts]
+    limit = policy.context_length
+    for number, ids in enumerate(encoded):
+        if limit is not None and len(ids) + max_new_tokens > limit:
+            raise ValueError(
+                f"prompt {number} has {len(ids)} tokens; with max_new_tokens={max_new_tokens} it exceeds the context of {limit}."
+            )
+    keys = mix(torch.tensor(key(seed, "generate")), torch.arange(len(encoded))[:, None], torch.arange(samples))
+    at_once = max(rows_at_once // samples, 1)
+    texts: list[list[str]] = []
+    for start in range(0, len(encoded), at_once):
+        part = encoded[start : start + at_once]
+        found = respond(policy, part, samples, keys[start : start + at_once].reshape(-1), max_new_tokens, distribution)
+        lines = decoded(policy, found.action, found.mask)
+        texts += [lines[row : row + samples] for row in range(0, len(lines), samples)]
+    return texts
+
+
+def decoded(policy: CausalPolicy, action: Tensor, mask: Tensor) -> list[str]:
+    """The text of each row's decided tokens, without special tokens."""
+    rows = [ids[keep].tolist() for ids, keep in zip(action.cpu(), mask.cpu(), strict=True)]
+    return list(policy.tokenizer.batch_decode(rows, skip_special_tokens=True))
