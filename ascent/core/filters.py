@@ -78,7 +78,7 @@ class Overlong(Part):
     def __call__(self, decisions: Decisions) -> Tensor:
         reward = read(self.reward, decisions, "Overlong")
         length = decisions.mask.sum(1)
-        limit = decisions.column("budget", "Overlong") if self.limit is None else self.limit
+        limit = decisions.column("budget", "Overlong").to(reward.dtype) if self.limit is None else self.limit
         buffer = self.buffer * limit if isinstance(self.buffer, float) else self.buffer
         excess = (length - (limit - buffer)).to(reward.dtype) / buffer
         fall = self.penalty * excess.clamp(0.0, 1.0)

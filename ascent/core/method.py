@@ -157,7 +157,7 @@ class Method:
             decisions = decisions.cleaned()
             if evaluation is not None:
                 evaluation = evaluation.detach().cleaned(decisions.mask)
-                if "old_log_prob" not in decisions:
+                if "old_log_prob" not in decisions and "log_prob" in evaluation:
                     decisions = decisions.replace(old_log_prob=evaluation.log_prob)
             if "old_log_prob" in decisions and "behaviour_log_prob" not in decisions:
                 decisions = decisions.replace(behaviour_log_prob=decisions.old_log_prob)
@@ -185,6 +185,8 @@ class Method:
         the parts of an update add up to the update's.
         """
         if not self.prepared(decisions):
+            if "old_log_prob" not in decisions and "log_prob" in evaluation:
+                decisions = decisions.replace(old_log_prob=evaluation.detach().cleaned(decisions.mask).log_prob)
             if self.advantage is not None and "advantage" not in decisions:
                 decisions = self.credit(decisions, state)
             if self.value_target is not None and "value_target" not in decisions:
@@ -199,6 +201,8 @@ class Method:
             weights = decisions.extras[f"weight:{name}"]
             terms.append((weights * torch.where(weights != 0, value, 0.0)).sum())
             metrics[f"loss/{name}"] = terms[-1].detach()
+            if term.keep is not None:
+                metrics[f"kept/{name}"] = (share * (weights != 0)).sum()
         loss = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
         with torch.no_grad():
             metrics["loss"] = loss.detach()

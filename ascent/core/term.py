@@ -51,6 +51,7 @@ class Term:
         counted = decisions.mask if self.unit == "decision" else last(decisions, self.unit)
         kept = counted if self.keep is None else counted & self.keep(evaluation, decisions)
         base = counted if self.count == "all" else kept
-        dtype = decisions.advantage.dtype if "advantage" in decisions else torch.get_default_dtype()
+        floats = (name for name in ("advantage", "reward", "old_log_prob", "reference_log_prob") if name in decisions)
+        dtype = next((decisions.column(name).dtype for name in floats), torch.get_default_dtype())
         factors = REDUCTIONS[self.reduction](base, decisions, self.horizon).to(dtype)
         return factors * kept * at(self.coefficient, clock)
