@@ -33,7 +33,8 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 def mix(keys: Tensor, *words: Tensor | int) -> Tensor:
     """Hash int64 `keys` (any shape) with further words, broadcasting (splitmix64 finaliser per word)."""
     x = keys
-    for word in (*words, 0):
+    # The key is hashed before the first word meets it, or small keys would collide: 1 ^ 2 == 2 ^ 1.
+    for word in (0, *words):
         x = (x ^ word) + _GOLDEN
         x = (x ^ _shift(x, 30)) * _FIRST
         x = (x ^ _shift(x, 27)) * _SECOND
