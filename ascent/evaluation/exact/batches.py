@@ -58,7 +58,7 @@ def _single(tree: Tree, log_probability: Tensor, group_size: int, accept: Accept
                 found.append(Batch((index,), weight))
     total = sum(batch.probability for batch in found)
     if total <= 0.0:
-        raise ValueError(f"no group of {group_size} from {tree.name!r} is accepted; use a larger group or a policy less sure.")
+        raise ValueError(f"no group of {group_size} from {tree.name!r} is accepted; use a larger group.")
     return [Batch(batch.groups, batch.probability / total) for batch in found]
 
 
@@ -105,7 +105,7 @@ def sample(
             index = index if accept is None else index[accept(index)]
             if len(index):
                 return index
-        raise ValueError(f"{refills} groups of {group_size} from {tree.name!r} were refused in a row; use a larger group.")
+        raise ValueError(f"{refills} groups of {group_size} from {tree.name!r} were refused; use a larger group.")
 
     for _ in range(samples):
         yield Batch(tuple(group() for _ in range(groups)), 1.0 / samples)

@@ -79,7 +79,9 @@ class TabularPolicy(nn.Module):
             if "value" in needs:
                 columns["value"] = self.values[decisions.context["state"]]
             if "next_value" in needs:
-                columns["next_value"] = torch.where(decisions.terminated, 0.0, self.values[decisions.context["next_state"]])
+                columns["next_value"] = torch.where(
+                    decisions.terminated, 0.0, self.values[decisions.context["next_state"]]
+                )
             return decisions.replace(**columns)
 
 

@@ -79,7 +79,11 @@ def bandit(reward: Sequence[Sequence[float]], name: str = "bandit") -> Tree:
     sizes = {len(row) for row in reward}
     if not reward or len(sizes) != 1 or 0 in sizes:
         raise ValueError(f"reward must be a table [questions][answers] with rows of equal length >= 1; got {reward!r}.")
-    paths = [Path(prompt).then(prompt, action, 0, worth) for prompt, row in enumerate(reward) for action, worth in enumerate(row)]
+    paths = [
+        Path(prompt).then(prompt, action, 0, worth)
+        for prompt, row in enumerate(reward)
+        for action, worth in enumerate(row)
+    ]
     prompts = torch.full((len(reward),), 1.0 / len(reward), dtype=torch.float64)
     return _tree(name, paths, len(reward), sizes.pop(), prompts, torch.zeros(0, dtype=torch.float64))
 
@@ -125,7 +129,9 @@ def sequence(
                 yield from finish(path.then(prefixes[prefix], token, prefixes[response], 0.0))
 
     paths = list(finish(Path()))
-    return _tree(name, paths, beyond, vocabulary, torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    return _tree(
+        name, paths, beyond, vocabulary, torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    )
 
 
 def decision_process(
@@ -151,7 +157,11 @@ def decision_process(
         ValueError: probabilities do not sum to 1, or shapes disagree.
     """
     states, actions = transition.shape[:2]
-    if transition.shape != (states, actions, states + 1) or reward.shape != transition.shape or start.shape != (states,):
+    if (
+        transition.shape != (states, actions, states + 1)
+        or reward.shape != transition.shape
+        or start.shape != (states,)
+    ):
         raise ValueError(
             f"start, transition and reward must be [S], [S, A, S + 1] and [S, A, S + 1]; got {list(start.shape)}, "
             f"{list(transition.shape)} and {list(reward.shape)}."

@@ -8,6 +8,7 @@ method's first optimiser step climbs, before the optimiser rescales it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,7 @@ class GradientStatistics:
     @property
     def noise(self) -> float:
         """sqrt(variance) / |E[g]|: how many times larger one batch's noise is than its signal, whatever the scale."""
-        return self.variance**0.5 / float(self.mean.norm())
+        return math.sqrt(self.variance) / float(self.mean.norm())
 
 
 def gradient_statistics(
@@ -152,7 +153,9 @@ def _check(tree: Tree, group_size: int, groups: int, samples: int | None) -> Non
         )
 
 
-def _annotated(method: Method, tree: Tree, policy: Policy, behaviour: Policy, old: Policy, reference: Policy) -> Decisions:
+def _annotated(
+    method: Method, tree: Tree, policy: Policy, behaviour: Policy, old: Policy, reference: Policy
+) -> Decisions:
     """Every trajectory of the tree with the columns that the method reads, and no others."""
 
     def log_prob(who: Policy) -> Tensor:

@@ -150,7 +150,9 @@ def test_probes_and_columns_are_computed_when_asked_for() -> None:
     tree = sequence(response, vocabulary=3, horizon=2)
     policy = tabular(tree)
     seen = policy.evaluate(
-        tree.decisions(), frozenset({"log_prob", "entropy"}), {"picked": lambda logits, hidden, action: hidden @ policy.logits[:, 0]}
+        tree.decisions(),
+        frozenset({"log_prob", "entropy"}),
+        {"picked": lambda logits, hidden, action: hidden @ policy.logits[:, 0]},
     )
     assert set(seen) == {"log_prob", "entropy", "picked"}
     state = tree.state[tree.mask]
