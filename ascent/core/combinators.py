@@ -149,14 +149,13 @@ class Normalised(Part):
 
     def __call__(self, decisions: Decisions) -> Tensor:
         mask = decisions.mask
-        credit = torch.where(mask, read(self.of, decisions, "Normalised"), 0.0)
-        if not credit.numel():
-            return credit
-        count = mask.sum()
-        # Measured from one of the credits, so that constant ones give a deviation of exactly 0.
-        origin = torch.where(mask, credit, torch.inf).amin()
-        shifted = torch.where(mask, credit - origin, 0.0)
-        residual = torch.where(mask, shifted - shifted.sum() / count.clamp(min=1), 0.0)
-        variance = residual.square().sum() / (count - self.ddof).clamp(min=1)
-        divisor = torch.where(variance > 0, variance.sqrt() + self.eps, 1.0)
-        return torch.where(count > 1, (residual if self.centre else credit) / divisor, credit)
+        credit = read(self.of, decisions, "Normalised")
+        whole = bool(mask.all())
+        kept = credit if whole else credit[mask]
+        if kept.numel() > 1:
+            # Measured from one of the credits, so that constant ones give a deviation of exactly 0.
+            shifted = kept - kept.flatten()[0]
+            deviation, mean = torch.std_mean(shifted, correction=self.ddof)
+            divisor = torch.where(deviation > 0, deviation + self.eps, 1.0)
+            kept = (shifted - mean if self.centre else kept) / divisor
+        return kept if whole else torch.zeros_like(credit).masked_scatter(mask, kept)

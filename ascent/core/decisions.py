@@ -279,7 +279,14 @@ class Decisions(Table):
             if kind == "float" and tensor is not None:
                 mask = self.mask.reshape(*self.mask.shape, *(1,) * (tensor.dim() - 2))
                 changes[name] = torch.where(mask, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
-        return self._copy(changes)
+        extras = dict(self.extras)
+        for name, tensor in extras.items():
+            if tensor.is_floating_point() and tensor.shape[:2] == self.mask.shape:
+                # An extra [N, K] may have K = T by chance: only what is not finite is replaced.
+                mask = self.mask.reshape(*self.mask.shape, *(1,) * (tensor.dim() - 2))
+                zero = torch.zeros((), dtype=tensor.dtype, device=tensor.device)
+                extras[name] = torch.where(mask | tensor.isfinite(), tensor, zero)
+        return self._copy({**changes, "extras": extras})
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything as one flat mapping, for a safetensors file; `from_tensors` reads it back."""

@@ -88,7 +88,7 @@ class MultiCategorical:
     @cached_property
     def choices(self) -> tuple[Categorical, ...]:
         """The D choices."""
-        return tuple(Categorical(part) for part in torch.split(self.logits, self.sizes, dim=-1))
+        return tuple(Categorical(part) for part in torch.split(self.logits, list(self.sizes), dim=-1))
 
     def log_prob(self, action: Tensor) -> Tensor:
         """[...] of `action` [..., D] int64."""

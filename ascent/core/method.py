@@ -21,7 +21,7 @@ from ascent.core.decisions import Decisions, MissingColumn
 from ascent.core.evaluation import EVALUATED, Evaluation
 from ascent.core.example import example
 from ascent.core.part import MethodState, Part, Together, walk
-from ascent.core.plan import Adam, Plan, Step
+from ascent.core.plan import Adam, Plan, Step, at
 from ascent.core.term import Term
 
 Credit = Callable[[Decisions], Tensor]
@@ -160,15 +160,20 @@ class Method:
                 if "old_log_prob" not in decisions and "log_prob" in evaluation:
                     decisions = decisions.replace(old_log_prob=evaluation.log_prob)
             if "old_log_prob" in decisions and "behaviour_log_prob" not in decisions:
-                decisions = decisions.replace(behaviour_log_prob=decisions.old_log_prob)
+                decisions = decisions.with_extras({"behaviour_log_prob": decisions.old_log_prob})
             if self.normalise is not None:
-                decisions = decisions.replace(advantage=self.normalise(decisions))
+                decisions = decisions.with_extras({"advantage": self.normalise(decisions)})
             for path, part in self.parts.items():
                 columns = part.prepare(decisions, evaluation, state.parts[path])
                 decisions = decisions.with_extras(columns) if columns else decisions
-            weights = {
-                f"weight:{name}": term.weights(evaluation, decisions, state.clock) for name, term in self.losses.items()
-            }
+            weights, plain = {}, dict[object, Tensor]()
+            for name, term in self.losses.items():
+                alike = None if term.keep is not None else (term.reduction, term.unit, term.horizon)
+                factors = plain.get(alike) if alike else None
+                if factors is None:
+                    factors = term.factors(evaluation, decisions)
+                    plain[alike] = factors
+                weights[f"weight:{name}"] = factors * at(term.coefficient, state.clock)
             share = decisions.mask / decisions.mask.sum().clamp(min=1)
             return decisions.with_extras({**weights, "weight": share})
 

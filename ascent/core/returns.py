@@ -40,11 +40,11 @@ def backward_sum(increment: Tensor, factor: Tensor) -> Tensor:
     columns = increment.shape[1]
     reach = 1
     while reach < columns:
-        # x[t] now holds the terms of the window [t, t + reach) and factor[t] the product over it.
-        head = torch.addcmul(increment[:, :-reach], factor[:, :-reach], increment[:, reach:])
+        # x[t] now holds the terms of the window [t, t + reach) and factor[t] the product over it, for t + reach < T.
+        factor = factor[:, : columns - reach]
+        head = torch.addcmul(increment[:, :-reach], factor, increment[:, reach:])
         increment = torch.cat((head, increment[:, -reach:]), dim=1)
-        if 2 * reach < columns:
-            factor = torch.cat((factor[:, :-reach] * factor[:, reach:], torch.zeros_like(factor[:, -reach:])), dim=1)
+        factor = factor[:, :-reach] * factor[:, reach:]
         reach *= 2
     return increment
 
@@ -59,7 +59,7 @@ def discounted_sum(reward: Tensor, ended: Tensor, mask: Tensor, discount: float 
         discount: in [0, 1], a number or [N, T] (semi-Markov steps of several durations).
     """
     # An ended column passes nothing on; a masked one passes everything on unchanged.
-    factor = torch.where(mask, torch.where(ended, 0.0, discount), 1.0).to(reward.dtype)
+    factor = torch.where(mask, (~ended).to(reward.dtype) * discount, 1.0)
     total = backward_sum(torch.where(mask, reward, 0.0), factor)
     return torch.where(mask, total, 0.0)
 

@@ -69,11 +69,6 @@ def check_bounds(low: Bound | None, high: Bound | None) -> None:
             raise ValueError(f"{name} must be >= 0 (a distance from the ratio 1); got {bound!r}.")
 
 
-def bound_columns(*bounds: Bound | None) -> frozenset[str]:
-    """The extras that bounds name; a part's `prepare` writes them, so they are no needs of the decisions."""
-    return frozenset(bound for bound in bounds if isinstance(bound, str))
-
-
 @dataclass(frozen=True)
 class LogProb(Part):
     """`-A log pi(a|c)`: REINFORCE (Williams 1992)."""

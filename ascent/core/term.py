@@ -48,10 +48,13 @@ class Term:
 
     def weights(self, evaluation: Evaluation | None, decisions: Decisions, clock: Clock) -> Tensor:
         """[N, T] factors such that the term is `(weights * value).sum()` over any split of the update."""
+        return self.factors(evaluation, decisions) * at(self.coefficient, clock)
+
+    def factors(self, evaluation: Evaluation | None, decisions: Decisions) -> Tensor:
+        """The weights without the coefficient: equal for terms that keep and reduce alike."""
         counted = decisions.mask if self.unit == "decision" else last(decisions, self.unit)
         kept = counted if self.keep is None else counted & self.keep(evaluation, decisions)
         base = counted if self.count == "all" else kept
         floats = (name for name in ("advantage", "reward", "old_log_prob", "reference_log_prob") if name in decisions)
         dtype = next((decisions.column(name).dtype for name in floats), torch.get_default_dtype())
-        factors = REDUCTIONS[self.reduction](base, decisions, self.horizon).to(dtype)
-        return factors * kept * at(self.coefficient, clock)
+        return REDUCTIONS[self.reduction](base, decisions, self.horizon).to(dtype) * kept
