@@ -116,14 +116,23 @@ def gradient_difference(env: str = "CartPole-v1") -> float:
     worlds = Environments(env, count)
     policy = ActorCritic(worlds.observation_size, Head.of(worlds.actions), gain=1.0).double()
     by_hand = ScratchPPO(env, count, steps, 1, 1, seed=0)
-    for mine, theirs in zip(_linears(policy.actor) + _linears(policy.critic), _linears(by_hand.actor) + _linears(by_hand.critic), strict=True):
+    for mine, theirs in zip(
+        _linears(policy.actor) + _linears(policy.critic),
+        _linears(by_hand.actor) + _linears(by_hand.critic),
+        strict=True,
+    ):
         theirs.weight.data, theirs.bias.data = mine.weight.data.clone(), mine.bias.data.clone()
     by_hand.log_std.data = by_hand.log_std.data.double()
     decisions = _double(VectorSampler(policy.float(), worlds, steps).act())
     policy.double()
     ppo = method(1, 1)
     decisions = ppo.credit(policy.annotate(decisions, ppo.needs & {"old_log_prob", "value", "next_value"}))
-    columns = [decisions.context["observation"], decisions.context["next_observation"], decisions.action, decisions.reward]
+    columns = [
+        decisions.context["observation"],
+        decisions.context["next_observation"],
+        decisions.action,
+        decisions.reward,
+    ]
     columns += [decisions.terminated, decisions.truncated]
     batch = by_hand.credited(*(column.transpose(0, 1).contiguous().numpy() for column in columns))
     with torch.no_grad():  # Move both, so that ratios leave 1 and some are clipped.
@@ -167,7 +176,9 @@ def measure(env: str, names: list[str], steps: int, repeats: int, busy: float) -
     number = max(1, steps // (count * length))
     for _ in range(repeats):
         if os.getloadavg()[0] > busy:
-            raise SystemExit(f"load average {os.getloadavg()[0]:.2f} > {busy}: other work disturbs the timing (see --busy).")
+            raise SystemExit(
+                f"load average {os.getloadavg()[0]:.2f} > {busy}: other work disturbs the timing (see --busy)."
+            )
         for name, round_ in rounds.items():
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(number):
@@ -176,7 +187,9 @@ def measure(env: str, names: list[str], steps: int, repeats: int, busy: float) -
             cpus[name].append(number * count * length / (time.process_time() - cpu))
     table = []
     for name in rounds:
-        ratios = [base / own for base, own in zip(cpus["scratch"], cpus[name], strict=True)] if "scratch" in cpus else []
+        ratios = (
+            [base / own for base, own in zip(cpus["scratch"], cpus[name], strict=True)] if "scratch" in cpus else []
+        )
         table.append(
             {
                 "arm": name,

@@ -107,7 +107,9 @@ class ScratchPPO:
         return self.credited(observations, successors, actions, rewards, terminated, truncated)
 
     @torch.no_grad()
-    def credited(self, observations: Any, successors: Any, actions: Any, rewards: Any, terminated: Any, truncated: Any) -> dict[str, Tensor]:
+    def credited(
+        self, observations: Any, successors: Any, actions: Any, rewards: Any, terminated: Any, truncated: Any
+    ) -> dict[str, Tensor]:
         """Old log-probs, values, GAE and returns, flat."""
         flat = torch.from_numpy(observations).flatten(0, 1)
         action = torch.from_numpy(actions).flatten(0, 1)

@@ -98,9 +98,7 @@ class Head:
         numbers: NDArray[np.float32] = noise.float().numpy()
         return numbers
 
-    def sample(
-        self, outputs: NDArray[Any], log_std: NDArray[Any] | None, noise: NDArray[np.float32]
-    ) -> NDArray[Any]:
+    def sample(self, outputs: NDArray[Any], log_std: NDArray[Any] | None, noise: NDArray[np.float32]) -> NDArray[Any]:
         """Actions [E] or [E, P] from network outputs [E, outputs] and noise of the same shape."""
         if log_std is None:
             return self._largest(outputs + noise)

@@ -104,7 +104,7 @@ class RecurrentActorCritic(nn.Module):
         observation = decisions.context["observation"]
         memory = decisions.context["memory"]
         ended = decisions.terminated | decisions.truncated
-        if len(memory) != len(observation) or memory.dim() != 2:
+        if memory.shape != (len(observation), self.size):
             raise ValueError(
                 f"context 'memory' must be [N, H] = [{len(observation)}, {self.size}]; got {list(memory.shape)}. "
                 "A recurrent policy trains on whole rows: use Plan(unit='row')."

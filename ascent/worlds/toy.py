@@ -106,7 +106,9 @@ def register() -> None:
     )
     for name, world, horizon, arguments in wanted:
         if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point=f"ascent.worlds.toy:{world}", max_episode_steps=horizon, kwargs=arguments)
+            gymnasium.register(
+                name, entry_point=f"ascent.worlds.toy:{world}", max_episode_steps=horizon, kwargs=arguments
+            )
 
 
 register()

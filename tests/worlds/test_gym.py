@@ -33,7 +33,8 @@ class Count(gymnasium.Env):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("CartPole-v9", "CartPole-v1"), ("HalfCheetah", "HalfCheetah-v5"), ("pendulum-v1", "Pendulum-v1")]
+    ("wrong", "right"),
+    [("CartPole-v9", "CartPole-v1"), ("HalfCheetah", "HalfCheetah-v5"), ("pendulum-v1", "Pendulum-v1")],
 )
 def test_an_unknown_id_is_refused_with_the_nearest(wrong, right):
     with pytest.raises(ValueError, match=f"got '{wrong}'. Did you mean '{right}'"):
