@@ -42,7 +42,7 @@ def whole(name: str, value: object, low: int, mend: str) -> None:
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ValueError, which suggests the nearest, unless `value` is one of `choices`."""
     known = tuple(choices)
-    if value not in known:
+    if not any(type(value) is type(choice) and value == choice for choice in known):
         near = difflib.get_close_matches(str(value), [str(choice) for choice in known], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.{hint}")

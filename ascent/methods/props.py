@@ -222,6 +222,7 @@ def props(
     if batch % behaviour_batch:
         raise ValueError(f"behaviour_batch must divide batch={batch}; got {behaviour_batch!r}. Use 256 with 2048.")
     within("clip", clip, "(0, inf]", "Use 0.3; inf switches the clip off")
+    within("target_clip", target_clip, "[0, inf]", "Use 0.2")
     within("kl_coefficient", kl_coefficient, "[0, inf)", "Use 0.1 or 0.3; 0 for no penalty")
     if behaviour_target_kl is not None:
         within("behaviour_target_kl", behaviour_target_kl, "[0, inf)", "Use 0.03 to 0.1, or None for no early stop")
