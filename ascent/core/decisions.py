@@ -200,7 +200,11 @@ class Decisions(Table):
                 )
         if self.context_row is not None:
             count = min((len(tensor) for tensor in self.context.values()), default=0)
-            if self.context_row.shape != (rows,) or (rows > 0 and not 0 <= int(self.context_row.max()) < count):
+            good = self.context_row.shape == (rows,)
+            if good and rows:
+                low, high = (int(end) for end in self.context_row.aminmax())
+                good = low >= 0 and high < count
+            if not good:
                 raise ValueError(f"context_row must be [N] = [{rows}] integers in [0, {count}).")
 
     def __len__(self) -> int:
