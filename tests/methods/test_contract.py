@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ascent.core.centre import Centre
 from ascent.core.decisions import Decisions
+from ascent.core.divergences import Entropy
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.pairs import group_cells
 from ascent.core.registry import cards, method
 from ascent.core.surrogates import ClippedRatio
-from ascent.core.divergences import Entropy
-from ascent.core.centre import Centre
 from ascent.core.term import Term
 
 # Settings beside the defaults whose parts the defaults do not reach.
