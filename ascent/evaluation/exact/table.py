@@ -69,9 +69,9 @@ def corridor() -> Problem:
     start, worth = torch.tensor([0.5, 0.5], dtype=torch.float64), torch.tensor([0.2, 0.4], dtype=torch.float64)
     tree = decision_process(start, transition, reward, horizon=2, final_value=worth, name="Corridor")
     setting = (
-        "Two cells and a goal; the episode starts in either cell. Waiting is free; walking costs 0.1 and succeeds with "
-        "probability 0.8; reaching the goal earns 1 and terminates. After two decisions a time limit stops the episode, "
-        "in a cell worth 0.2 or 0.4, which J includes; normal logits of deviation 1 (seed 1)."
+        "Two cells and a goal; an episode starts in either. Waiting is free; walking costs 0.1 and succeeds with "
+        "probability 0.8; reaching the goal earns 1 and terminates. After two decisions a time limit stops the "
+        "episode, in a cell worth 0.2 or 0.4, which J includes; normal logits of deviation 1 (seed 1)."
     )
     return Problem("Corridor", setting, tree, tabular(tree, seed=1), group_size=3, groups=1)
 

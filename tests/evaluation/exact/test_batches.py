@@ -101,7 +101,7 @@ def test_errors_say_what_to_do() -> None:
         gradient_statistics(METHOD, TREE, POLICY, group_size=1, samples=1)
     with pytest.raises(ValueError, match="no group of 2"):
         list(every(TREE, log_probability(), 2, 1, lambda rows: torch.zeros(len(rows), dtype=torch.bool)))
-    with pytest.raises(ValueError, match="10 groups of 2 .* were refused"):
+    with pytest.raises(ValueError, match="use a larger group"):
         list(
             sample(
                 TREE, log_probability(), 2, 1, 2, 0, lambda rows: torch.zeros(len(rows), dtype=torch.bool), refills=10
