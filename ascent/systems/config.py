@@ -203,6 +203,7 @@ class ControlConfig(RunConfig):
     evaluate_every: int = 20
     save_every: int = 1000
     steps: int = 200
+    threads: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,8 @@ from ascent.training.memory import Memory
 from ascent.training.processes import Processes
 from ascent.training.program import Phase
 
-Evaluator = Callable[[], Mapping[str, float]]
+Evaluator = Callable[[int], Mapping[str, float]]
+"""Held-out scores at a step."""
 
 
 @dataclass
@@ -101,8 +102,8 @@ class Loop:
 
     def evaluate(self) -> None:
         """Held-out evaluation, reported."""
-        if self.system.evaluate is not None and self.evaluate_every:
-            scores = self.system.evaluate()
+        if self.system.evaluate is not None and self.evaluate_every and self.processes.main:
+            scores = self.system.evaluate(self.step)
             for watcher in self.watchers:
                 watcher.evaluated(self, scores)
 

@@ -33,12 +33,15 @@ class Processes:
         return self.rank == 0
 
     def gather(self, part: Decisions) -> Decisions:
-        """The rows of all processes, in the order of ranks, equal on every process."""
+        """The rows of all processes, equal on every process and in the order that one process would give them."""
         if self.count == 1:
             return part
         parts: list[dict[str, Tensor]] = [{}] * self.count
         dist.all_gather_object(parts, part.to_tensors())
-        return concatenate([Decisions.from_tensors(flat) for flat in parts])
+        whole = concatenate([Decisions.from_tensors(flat) for flat in parts])
+        # Prompts are dealt round robin, environments in blocks: groups tell the order of the former.
+        grouped = "group" in whole and whole.group.dim() == 1
+        return whole.rows(torch.argsort(whole.group, stable=True)) if grouped else whole
 
     def gather_rows(self, columns: dict[str, Tensor], index: Tensor, rows: int) -> dict[str, Tensor]:
         """Put every process's rows `index` of `columns` in their places: [rows, ...] on every process."""

@@ -41,6 +41,7 @@ class Collect:
         accept: rows that may stay, decisions -> [N] bool (dynamic sampling); whole groups.
         refill: at most so many further acts while rows are missing; the surplus waits for the next round.
         every: rounds of the phase between two runs of this stage.
+        statistics: further numbers to report after an act (returns of finished episodes).
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Collect:
         accept: Credit | None = None,
         refill: int = 0,
         every: int = 1,
+        statistics: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
-        self.name, self.sampler, self.memory = name, sampler, memory
+        self.name, self.sampler, self.memory, self.statistics = name, sampler, memory, statistics
         self.score, self.accept, self.refill, self.every = score, accept, refill, every
         self.acts = 0
         self.surplus: Decisions | None = None
@@ -85,6 +87,8 @@ class Collect:
         if self.score is not None:
             acted = self.score(acted)
         loop.record(_summary(acted))
+        if self.statistics is not None:
+            loop.record({name: torch.tensor(number) for name, number in self.statistics().items()})
         return acted
 
     def accepted(self, acted: Decisions) -> tuple[Decisions, int]:

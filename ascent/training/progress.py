@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ascent.training.loop import Loop
 
 SHOWN = {
-    "return": "return",
+    "episode_return": "return",
     "reward": "reward",
     "loss/likelihood": "loss",
     "entropy": "entropy",
@@ -71,10 +71,10 @@ class ProgressBar:
         text = "  ".join([*shown, f"{self.speed:,.0f} {self.unit}/s"])
         self.bar.update(self.task, total=loop.total, completed=loop.step, shown=text)
         if not self.console.is_terminal and loop.step % max(1, loop.total // self.lines) == 0:
-            self.console.print(f"{self.title} {loop.step}/{loop.total}  {text}", highlight=False)
+            self.console.print(f"{self.title} {loop.step}/{loop.total}  {text}", highlight=False, soft_wrap=True)
 
     def evaluated(self, loop: Loop, scores: Mapping[str, float]) -> None:
         """Print the scores; time spent in an evaluation is no part of the speed."""
         text = "  ".join(f"{name} {score:.4g}" for name, score in scores.items())
-        self.console.print(f"{self.title} step {loop.step}: held out  {text}", highlight=False)
+        self.console.print(f"{self.title} step {loop.step}: held out  {text}", highlight=False, soft_wrap=True)
         self.clock = time.perf_counter()

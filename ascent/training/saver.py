@@ -68,7 +68,7 @@ class Saver:
     def evaluated(self, loop: Loop, scores: Mapping[str, float]) -> None:
         """Nothing."""
 
-    def finish(self, loop: Loop) -> None:
-        """The last checkpoint. Raises SaveFailed."""
+    def save(self, loop: Loop) -> None:
+        """A checkpoint now: the first, so that any kill can be resumed, and the last. Raises SaveFailed."""
         if loop.processes.main:
             checkpoint.save(self.folder, loop.updates, loop.state_dict(), self.keep)

@@ -1,0 +1,129 @@
+"""A controller in a Gymnasium environment: Collect -> Learn, with the method's own plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ascent.core.method import Method
+from ascent.evaluation.returns import evaluate_returns
+from ascent.policies.action_head import Head
+from ascent.policies.actor_critic import ActorCritic
+from ascent.policies.recurrent import RecurrentActorCritic
+from ascent.sampling.vector import VectorSampler
+from ascent.systems.assembly import Assembly, refuse_unfed
+from ascent.systems.config import BadConfig, ControlConfig
+from ascent.systems.manifest import write
+from ascent.training.learn import Learn
+from ascent.training.loop import System
+from ascent.training.memory import Fresh
+from ascent.training.processes import Processes
+from ascent.training.program import Collect, Phase
+from ascent.worlds.gym import Environments
+
+FED = frozenset(
+    "action behaviour_log_prob old_log_prob reward terminated truncated value next_value trajectory index "
+    "log_prob entropy outputs features".split()
+)
+Controller = ActorCritic | RecurrentActorCritic
+
+
+def build(config: ControlConfig, processes: Processes) -> Assembly:
+    """The assembly of any method that learns from one policy's fresh steps.
+
+    Raises:
+        BadConfig: the method needs what an environment does not give, or a size does not fit.
+    """
+    method = planned(config)
+    refuse_unfed(method, FED, f"environment {config.env!r}")
+    environments, policy = world(config, method, processes)
+    sampler = VectorSampler(policy, environments, horizon(config, environments), **sampling(config, environments, processes))
+    memory = Fresh()
+    learn = Learn(
+        "policy", policy, method, memory, seed=config.seed, micro_rows=config.micro_rows, monitor=frozenset({"entropy"})
+    )
+    collect = Collect("collect", sampler, memory, statistics=sampler.statistics)
+    phase = Phase("train", (collect, learn), config.steps)
+    system = System({"policy": policy}, {"fresh": memory}, (phase,), evaluator(config, policy, sampler), consumed(sampler, processes))
+    return Assembly(system, method, "steps", "return", saver(config, policy, sampler))
+
+
+def planned(config: ControlConfig) -> Method:
+    """The configured method; a recurrent policy learns from whole streams."""
+    method = config.composed()
+    if not config.recurrent:
+        return method
+    plan = dataclasses.replace(method.plan, unit="row", minibatches=min(method.plan.minibatches, config.environments))
+    return method.replace(plan=plan)
+
+
+def world(config: ControlConfig, method: Method, processes: Processes) -> tuple[Environments, Controller]:
+    """The environment copies of this process and a fresh policy for them."""
+    if config.environments % processes.count:
+        raise BadConfig(
+            f"environments must be a multiple of the {processes.count} processes; got {config.environments}."
+        )
+    environments = Environments(config.env, config.environments // processes.count)
+    head = Head.of(environments.actions)
+    critic = bool({"value", "next_value"} & method.needs)
+    size = environments.observation_size
+    if config.recurrent:
+        return environments, RecurrentActorCritic(size, head, config.hidden[-1], critic, seed=config.seed)
+    return environments, ActorCritic(size, head, config.hidden, critic, seed=config.seed)
+
+
+def horizon(config: ControlConfig, environments: Environments) -> int:
+    """Steps of each copy per collection."""
+    if config.horizon is not None:
+        return config.horizon
+    return max(2048 // config.environments, 1) if environments.actions.kind == "box" else 128
+
+
+def sampling(config: ControlConfig, environments: Environments, processes: Processes) -> dict[str, Any]:
+    """The sampler's options; continuous actions are normalised unless told otherwise."""
+    box = environments.actions.kind == "box"
+    return {
+        "seed": config.seed,
+        "normalise_observation": box if config.normalise_observation is None else config.normalise_observation,
+        "normalise_reward": box if config.normalise_reward is None else config.normalise_reward,
+        "share": (processes.rank, processes.count),
+    }
+
+
+def evaluator(config: ControlConfig, policy: Controller, sampler: VectorSampler) -> Callable[[int], Mapping[str, float]]:
+    """Returns over held-out episodes with deterministic actions."""
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        found = evaluate_returns(
+            policy, config.env, config.episodes, observation_statistics=sampler.observation_statistics
+        )
+        return {"return": found.mean, "deviation": found.deviation, "length": float(found.lengths.mean())}
+
+    return evaluate
+
+
+def consumed(sampler: VectorSampler, processes: Processes) -> Callable[[], int]:
+    """Environment steps of all processes."""
+    return lambda: sampler.consumed * processes.count
+
+
+def saver(config: ControlConfig, policy: Controller, sampler: VectorSampler) -> Callable[[Path], None]:
+    """Writes policy.safetensors, policy.json and the observation statistics that the policy expects."""
+
+    def save(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in policy.state_dict().items()}, folder / "policy.safetensors")
+        statistics = sampler.observation_statistics
+        seen = None if statistics is None else {k: _plain(v) for k, v in statistics.state_dict().items()}
+        description = {"env": config.env, "hidden": list(config.hidden), "recurrent": config.recurrent}
+        write(folder / "policy.json", {**description, "observation_statistics": seen})
+
+    return save
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,170 @@
+"""A language model on a text task: Collect(text) -> Learn, evaluated on held-out prompts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ascent.core.method import Method
+from ascent.evaluation.pass_at_k import mean_at_n, pass_at_k
+from ascent.policies.causal import CausalPolicy
+from ascent.sampling.text import TextSampler, generate
+from ascent.systems.assembly import Assembly, refuse_unfed
+from ascent.systems.config import BadConfig, LanguageConfig
+from ascent.systems.warm_up import warmed_up
+from ascent.training.learn import Learn
+from ascent.training.loop import System
+from ascent.training.memory import Fresh
+from ascent.training.processes import Processes
+from ascent.training.program import Collect, Phase
+from ascent.worlds.text.data import Data, read
+from ascent.worlds.text.registry import task as build_task
+from ascent.worlds.text.rewards import Rewards, load, total
+from ascent.worlds.text.score import TextScore
+from ascent.worlds.text.task import TextTask
+
+FED = frozenset(
+    "action behaviour_log_prob old_log_prob reference_log_prob reward terminated truncated value next_value group "
+    "trajectory key index policy_version log_prob entropy features".split()
+)
+SUCCESS = 1.0  # a reward of at least this counts as a pass
+SHOWN = 4  # completions kept per evaluation
+
+
+def build(config: LanguageConfig, processes: Processes) -> Assembly:
+    """The assembly of any method that learns from groups of fresh responses.
+
+    Raises:
+        BadConfig: before a model loads, where the method cannot be fed or the task or data are wrong.
+    """
+    method = config.composed()
+    refuse_unfed(method, FED, f"task {config.world!r}")
+    rewards = own_rewards(config)
+    task = world(config, rewards)
+    if config.batch // config.group_size < processes.count:
+        raise BadConfig(
+            f"batch must hold at least one prompt per process; got {config.batch // config.group_size} prompts for "
+            f"{processes.count} processes. Take batch >= {processes.count * config.group_size}."
+        )
+    policy = load_policy(config, task, method, processes)
+    budget = config.max_new_tokens or task.max_new_tokens
+    sampler = TextSampler(
+        policy,
+        task,
+        config.batch // config.group_size,
+        config.group_size,
+        budget,
+        config.temperature,
+        config.top_p,
+        config.top_k,
+        config.stop,
+        config.seed,
+        (processes.rank, processes.count),
+    )
+    score = TextScore(task, policy.tokenizer, rewards, config.reward_timeout)
+    memory = Fresh()
+    scorers = {}
+    if "reference_log_prob" in method.needs:
+        reference = load_policy(config, task, method, processes).requires_grad_(False)
+        scorers = {"reference_log_prob": reference}
+    learn = Learn(
+        "policy",
+        policy,
+        method,
+        memory,
+        scorers=scorers,
+        seed=config.seed,
+        micro_rows=config.micro_rows,
+        exact_behaviour=sampler.exact,
+        monitor=frozenset({"entropy"}),
+    )
+    collect = Collect("collect", sampler, memory, score=score, accept=method.accept, refill=config.refill)
+    evaluate = HeldOut(config, policy, task, score, budget) if config.evaluate_every else None
+    system = System(
+        {"policy": policy}, {"fresh": memory}, (Phase("train", (collect, learn), config.steps),), evaluate,
+        lambda: sampler.consumed,
+    )
+    return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
+
+
+def world(config: LanguageConfig, rewards: Rewards | None) -> TextTask:
+    """The task by name, or the user's own prompts."""
+    try:
+        if config.data is None:
+            return build_task(config.task, seed=0)
+        budget = {} if config.max_new_tokens is None else {"max_new_tokens": config.max_new_tokens}
+        return Data(read(config.data), rewards, seed=config.seed, name=config.world, **budget)
+    except (ValueError, OSError) as error:
+        raise BadConfig(f"{'data' if config.data else 'task'}: {error}") from error
+
+
+def own_rewards(config: LanguageConfig) -> Rewards | None:
+    """The user's reward functions; None leaves the task's verifier."""
+    if not config.reward:
+        return None
+    try:
+        functions = tuple(load(location) for location in config.reward)
+        return Rewards(functions, config.reward_weights, timeout=config.reward_timeout)
+    except (ValueError, OSError) as error:
+        raise BadConfig(f"reward: {error}") from error
+
+
+def load_policy(config: LanguageConfig, task: TextTask, method: Method, processes: Processes) -> CausalPolicy:
+    """The embedded model, warmed up, or any Hugging Face causal language model."""
+    critic = bool({"value", "next_value"} & method.needs)
+    if config.model == "embedded":
+        console = Console(quiet=config.quiet or not processes.main)
+        return warmed_up(task, config.warm_up_steps, 0, config.temperature, critic, console, processes)
+    lora = {"r": config.lora_rank, "lora_alpha": 2 * config.lora_rank} if config.lora_rank else None
+    try:
+        return CausalPolicy.load(
+            config.model, dtype=config.dtype, lora=lora, temperature=config.temperature, value_head=critic
+        )
+    except OSError as error:
+        raise BadConfig(f"model {config.model!r} cannot be loaded: {error}") from error
+
+
+class HeldOut:
+    """Samples held-out prompts and scores them; keeps a few completions per evaluation in completions.jsonl."""
+
+    def __init__(
+        self, config: LanguageConfig, policy: CausalPolicy, task: TextTask, score: TextScore, budget: int
+    ) -> None:
+        self.config, self.policy, self.score, self.budget = config, policy, score, budget
+        self.examples = task.held_out(config.held_out)
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        config, count = self.config, self.config.samples
+        answers = generate(
+            self.policy,
+            [example.prompt for example in self.examples],
+            count,
+            self.budget,
+            config.temperature,
+            config.top_p,
+            config.top_k,
+            config.stop,
+            seed=config.seed,
+        )
+        rows = [example for example in self.examples for _ in range(count)]
+        each = self.score.score(rows, [text for texts in answers for text in texts])
+        rewards = total(each, self.score.rewards.weights)
+        self._keep(step, answers, rewards)
+        given = [reward for reward in rewards if reward is not None]
+        groups = [rewards[start : start + count] for start in range(0, len(rewards), count)]
+        passes = [sum(reward is not None and reward >= SUCCESS for reward in group) for group in groups]
+        scores = {"reward": math.fsum(given) / max(len(given), 1), "pass@1": mean_at_n(passes, count)}
+        return scores | ({f"pass@{count}": pass_at_k(passes, count, count)} if count > 1 else {})
+
+    def _keep(self, step: int, answers: list[list[str]], rewards: list[float | None]) -> None:
+        path = self.config.folder / "completions.jsonl"
+        with path.open("a") as file:
+            for place, (example, texts) in enumerate(zip(self.examples[:SHOWN], answers, strict=False)):
+                line = {"step": step, "prompt": example.prompt, "completion": texts[0], "answer": example.answer}
+                reward = rewards[place * self.config.samples]
+                file.write(json.dumps({**line, "reward": reward}) + "\n")

@@ -1,0 +1,161 @@
+"""A run: from a configuration to a run folder, and on from a killed one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ascent.evaluation.picture import draw
+from ascent.systems import config as configuration
+from ascent.systems.assembly import Assembly
+from ascent.systems.config import BadConfig, Config, ControlConfig
+from ascent.systems.manifest import manifest, write
+from ascent.training import checkpoint
+from ascent.training.loop import Loop, Watcher
+from ascent.training.processes import Processes
+from ascent.training.progress import ProgressBar
+from ascent.training.recorder import METRICS, Recorder, read
+from ascent.training.saver import Interrupted, Saver
+
+
+WHOLE = {"props": "props"}
+"""Methods that are whole systems, by the module with their assembly."""
+
+
+class FolderExists(FileExistsError):
+    """The run folder is there already."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left.
+
+    Attributes:
+        folder: the run folder.
+        score: name of the held-out score.
+        before, after: its first and last measurement; None where nothing was evaluated.
+        metrics: every line of metrics.jsonl.
+        picture: path of the picture.
+        model: folder of the trained policy.
+    """
+
+    folder: Path
+    score: str
+    before: float | None
+    after: float | None
+    metrics: list[dict[str, Any]]
+    picture: Path
+    model: Path
+
+
+def train(config: Config) -> Result:
+    """Train into a new run folder.
+
+    Raises:
+        BadConfig: before anything heavy loads.
+        FolderExists: the run folder exists.
+        Diverged: loss or gradient stopped being finite; the last good checkpoint stays.
+    """
+    folder = config.folder
+    processes = Processes.launched()
+    if folder.exists() and any(folder.iterdir()) and processes.main:
+        raise FolderExists(
+            f"run folder {folder} exists; continue it with `ascent resume {folder}`, choose another with --output, or remove it."
+        )
+    processes.wait()
+    method = config.composed()
+    assembly = assemble(config, processes)
+    if processes.main:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / "config.json", config.to_json())
+        write(folder / "manifest.json", manifest(config, method))
+    return _run(config, assembly, processes, None)
+
+
+def resume(folder: Path, quiet: bool = False) -> Result:
+    """Go on from the newest readable checkpoint of a run folder, to the same end.
+
+    Raises:
+        BadConfig: the folder holds no run.
+        CorruptCheckpoint: no checkpoint is readable.
+    """
+    if not (folder / "config.json").exists():
+        raise BadConfig(f"{folder} is no run folder: it holds no config.json. `ascent train` makes one.")
+    config = configuration.read(folder / "config.json")
+    if config.folder.resolve() != folder.resolve():
+        config = _moved(config, folder)
+    console = _console(quiet or config.quiet)
+    path, state = checkpoint.newest(folder / "checkpoints", lambda text: console.print(text, highlight=False))
+    console.print(f"resuming from {path}", highlight=False)
+    processes = Processes.launched()
+    return _run(config, assemble(config, processes), processes, state)
+
+
+def _moved(config: Config, folder: Path) -> Config:
+    values = {**config.to_json(), "output": str(folder)}
+    return configuration.make(values.pop("family"), values)
+
+
+def assemble(config: Config, processes: Processes) -> Assembly:
+    """The system of a configuration; a method that is a whole system brings its own assembly."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    family = "control" if isinstance(config, ControlConfig) else "language"
+    module = importlib.import_module(f"ascent.systems.{WHOLE.get(config.method, family)}")
+    built: Assembly = module.build(config, processes)
+    return built
+
+
+def _console(quiet: bool) -> Console:
+    return Console(quiet=quiet)
+
+
+def _run(config: Config, assembly: Assembly, processes: Processes, state: dict[str, Any] | None) -> Result:
+    folder, main = config.folder, processes.main
+    console = _console(config.quiet or not main)
+    watchers: list[Watcher] = []
+    with contextlib.ExitStack() as stack:
+        loop = Loop(assembly.system, watchers, processes, config.evaluate_every)
+        if state is not None:
+            loop.load_state_dict(state)
+        bar = stack.enter_context(ProgressBar(console, f"{config.method} {config.world}", assembly.unit))
+        saver = stack.enter_context(
+            Saver(folder / "checkpoints", config.save_every, config.keep, lambda text: console.print(text, highlight=False))
+        )
+        if main:
+            recorder = Recorder(folder, tensorboard=config.tensorboard, wandb_project=config.wandb, since=loop.step)
+            stack.callback(recorder.close)
+            watchers.append(recorder)
+        watchers += [bar, saver]
+        if state is None:
+            saver.save(loop)
+        try:
+            loop.run()
+        except Interrupted:
+            console.print(f"saved; go on with: ascent resume {folder}", highlight=False)
+            raise
+        saver.save(loop)
+    return _finish(config, assembly, console, main)
+
+
+def _finish(config: Config, assembly: Assembly, console: Console, main: bool) -> Result:
+    folder = config.folder
+    metrics = read(folder / METRICS) if main else []
+    name = f"held_out/{assembly.score}"
+    scores = [line[name] for line in metrics if name in line]
+    before, after = (scores[0], scores[-1]) if scores else (None, None)
+    result = Result(folder, assembly.score, before, after, metrics, folder / "curves.png", folder / "policy")
+    if main:
+        assembly.save(result.model)
+        draw(metrics, result.picture, f"{config.method} on {config.world}, seed {config.seed}", assembly.score)
+        write(folder / "result.json", {"score": assembly.score, "before": before, "after": after})
+        if before is not None and after is not None:
+            console.print(f"held-out {assembly.score}: {before:.4g} before, {after:.4g} after", highlight=False)
+        console.print(f"run folder: {folder}\npolicy:     {result.model}\npicture:    {result.picture}", highlight=False)
+    return result
