@@ -22,8 +22,9 @@ def main() -> None:
     measured: list[tuple[float, float]] = []
     # The first process fills the disk cache and writes bytecode; it does not count.
     for _ in range(REPEATS + 1):
-        found = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True).stdout.split()
-        measured.append((float(found[0]), float(found[1])))
+        found = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
+        first, second = found.stdout.split()
+        measured.append((float(first), float(second)))
     rows = [
         {
             "import": name,

@@ -5,7 +5,8 @@
 
 Equal: initial weights, tokenizer, prompts and their order, group size, temperature 1, reward function, loss
 (seq-mean-token-mean, clip 0.2, no KL), Adam (AdamW without decay), learning rate, gradient clip, float32, threads,
-attention, no gradient checkpointing, no logging, and the length of every response (fixed).
+attention, no gradient checkpointing, no logging, and the length of every response (fixed; in a third workload the
+warmed-up model ends its responses itself, and both arms keep drawing from the same distribution).
 
 First the gate: on recorded batches, on-policy and off-policy, loss and every gradient must agree to 1e-6, or nothing
 is timed. Then each arm runs in a process of its own and the two take their steps in turns (A B B A ...). A step is
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
 from report import machine, write
@@ -39,6 +40,8 @@ class Work:
     Attributes:
         prompts: of one step; group_size: responses of each; new_tokens: of each response.
         hidden, layers: of the embedded decoder.
+        natural: the warmed-up model ends its responses itself (learning rate 0 in effect, so both arms keep drawing
+            from the same distribution); otherwise every response has `new_tokens`.
         steps: measured, after `warm_up` steps that do not count.
     """
 
@@ -50,15 +53,11 @@ class Work:
     steps: int = 30
     warm_up: int = 3
     learning_rate: float = 1e-4
+    natural: bool = False
 
     @property
     def rows(self) -> int:
         return self.prompts * self.group_size
-
-    @property
-    def tokens(self) -> int:
-        """Response tokens of one step."""
-        return self.rows * self.new_tokens
 
 
 def reward(completions: list[str], **columns: Any) -> list[float]:
@@ -68,9 +67,16 @@ def reward(completions: list[str], **columns: Any) -> list[float]:
 
 def policy_of(work: Work) -> Any:
     """The embedded policy, equal in both arms."""
+    from rich.console import Console
+
     from ascent.policies.embedded import embedded
+    from ascent.systems.warm_up import warmed_up
+    from ascent.training.processes import Processes
     from ascent.worlds.text.registry import task
 
+    if work.natural:
+        console = Console(stderr=True)
+        return warmed_up(task("arithmetic"), 500, 0, 1.0, False, console, Processes())
     return embedded(task("arithmetic").alphabet, seed=0, hidden=work.hidden, layers=work.layers)
 
 
@@ -81,7 +87,7 @@ def method_of(work: Work) -> Any:
     return ascent.method("grpo", kl_coefficient=0.0, eps=1e-4, learning_rate=work.learning_rate)
 
 
-def trainer_of(work: Work, policy: Any, callbacks: Sequence[Any] = (), free_length: bool = False) -> Any:
+def trainer_of(work: Work, policy: Any, callbacks: Sequence[Any] = ()) -> Any:
     """trl's trainer on the same model, tokenizer and prompts."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from datasets import Dataset
@@ -97,7 +103,7 @@ def trainer_of(work: Work, policy: Any, callbacks: Sequence[Any] = (), free_leng
         gradient_accumulation_steps=1,
         num_generations=work.group_size,
         max_completion_length=work.new_tokens,
-        generation_kwargs={} if free_length else {"min_new_tokens": work.new_tokens},
+        generation_kwargs={} if work.natural else {"min_new_tokens": work.new_tokens},
         temperature=1.0,
         top_p=1.0,
         top_k=0,
@@ -143,9 +149,10 @@ def gate(work: Work) -> list[dict[str, Any]]:
     from ascent.core.decisions import Decisions
     from ascent.core.reductions import last
 
+    # Fresh weights, whose gradients are large, and responses that end by themselves.
     policy = policy_of(work)
     model, method = policy.model, method_of(work)
-    trainer = trainer_of(work, policy, free_length=True)
+    trainer = trainer_of(replace(work, natural=True), policy)
     trainer.current_gradient_accumulation_steps = 1
     model.train()
     rows = [item for item in list(trainer.train_dataset)[: work.prompts] for _ in range(work.group_size)]
@@ -193,7 +200,7 @@ def gate(work: Work) -> list[dict[str, Any]]:
     for row in found:
         for quantity in ("advantage", "loss", "gradient"):
             if not row[quantity] <= TOLERANCE:
-                raise SystemExit(f"the gate is shut: {quantity} differs by {row[quantity]:.3g} on the {row['batch']} batch.")
+                raise SystemExit(f"the gate is shut: {quantity} differs by {row[quantity]:.3g}, {row['batch']}.")
     return found
 
 
@@ -210,10 +217,11 @@ class Clock:
             os._exit(0)
         self.since = (time.perf_counter(), time.process_time())
 
-    def answer(self) -> None:
+    def answer(self, tokens: float) -> None:
+        """The step is over; it drew so many response tokens."""
         wall, cpu = time.perf_counter() - self.since[0], time.process_time() - self.since[1]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak}), file=self.channel, flush=True)
+        print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak, "tokens": tokens}), file=self.channel, flush=True)
 
 
 def work_trl(work: Work, clock: Clock) -> None:
@@ -225,10 +233,11 @@ def work_trl(work: Work, clock: Clock) -> None:
             clock.wait()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.answer()
+            clock.answer(work.rows * trainer._metrics["train"]["completions/mean_length"][-1])
             clock.wait()
 
-    trainer_of(work, policy_of(work), [Turns()]).train()
+    trainer = trainer_of(work, policy_of(work), [Turns()])
+    trainer.train()
 
 
 def work_ascent(work: Work, clock: Clock) -> None:
@@ -247,12 +256,13 @@ def work_ascent(work: Work, clock: Clock) -> None:
         def evaluated(self, loop: Loop, scores: Any) -> None: ...
 
         def stepped(self, loop: Loop, metrics: Any) -> None:
-            clock.answer()
+            clock.answer(metrics["decisions"])
             clock.wait()
 
     policy, memory, world = policy_of(work), Fresh(), task("arithmetic")
-    # No token ends a response: every one has the full length, as in the other arm.
-    policy.eos = (-1,)
+    if not work.natural:
+        # No token ends a response: every one has the full length, as in the other arm.
+        policy.eos = (-1,)
     sampler = TextSampler(policy, world, work.prompts, work.group_size, work.new_tokens)
     collect = Collect("collect", sampler, memory, score=TextScore(world, policy.tokenizer, Rewards((reward,))))
     learn = Learn(
@@ -291,17 +301,23 @@ def turns(work: Work, arms: Sequence[str]) -> dict[str, list[dict[str, float]]]:
     return {arm: found[work.warm_up :] for arm, found in measured.items()}
 
 
+def name_of(work: Work) -> str:
+    """Rows and length."""
+    return f"{work.rows} responses, {'natural lengths' if work.natural else f'{work.new_tokens} tokens'}"
+
+
 def summary(work: Work, arm: str, measured: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Median and quartiles of the step, tokens per second, peak memory."""
     walls = [each["wall"] for each in measured]
     low, middle, high = statistics.quantiles(walls, n=4)
     return {
         "arm": arm,
-        "rows x tokens": f"{work.rows} x {work.new_tokens}",
+        "work": name_of(work),
         "step, median (s)": round(middle, 3),
         "quartiles (s)": f"{low:.3f} to {high:.3f}",
         "processor time, median (s)": round(statistics.median(each["cpu"] for each in measured), 3),
-        "response tokens/s": round(work.tokens / middle),
+        "response tokens/s": round(statistics.median(each["tokens"] / each["wall"] for each in measured)),
+        "tokens per step": round(statistics.fmean(each["tokens"] for each in measured)),
         "peak memory (MB)": round(max(each["peak"] for each in measured)),
         "steps": len(walls),
     }
@@ -324,17 +340,22 @@ def main() -> None:
     print("gate:", json.dumps(checked, indent=1), flush=True)
     rows: list[dict[str, Any]] = []
     ratios = []
-    for work in (Work(steps=chosen.steps), Work(prompts=8, new_tokens=128, steps=chosen.steps)):
+    fixed = Work(steps=chosen.steps)
+    natural = replace(fixed, natural=True, new_tokens=26, learning_rate=1e-12)
+    for work in (fixed, replace(fixed, prompts=8, new_tokens=128), natural):
+        if work.natural:
+            policy_of(work)  # warmed up once, before the arms read it from the cache
         measured = turns(work, tuple(ARMS))
         rows += [summary(work, arm, measured[arm]) for arm in ARMS]
-        ratio = statistics.median(t["wall"] / a["wall"] for t, a in zip(measured["trl"], measured["ascent"], strict=True))
-        ratios.append(f"{work.rows} x {work.new_tokens}: {ratio:.2f}")
+        pairs = list(zip(measured["trl"], measured["ascent"], strict=True))
+        wall, cpu = (statistics.median(theirs[key] / ours[key] for theirs, ours in pairs) for key in ("wall", "cpu"))
+        ratios.append(f"{name_of(work)}: {wall:.2f} in wall time, {cpu:.2f} in processor time")
     worst = {name: max(row[name] for row in checked) for name in ("loss", "gradient", "advantage")}
     notes = (
-        "Embedded decoder (4 layers, width 128), float32, fixed response length, steps of the two arms in turns. "
-        f"trl's step takes this many times Ascent's (median of the pairs): {'; '.join(ratios)}.\n\n"
-        f"Gate, on recorded batches of uneven lengths, on-policy and off-policy with clipping: largest difference of the "
-        f"loss {worst['loss']:.1e}, of any gradient entry {worst['gradient']:.1e} (largest entry "
+        "Embedded decoder (4 layers, width 128), float32, the two arms in turns. trl's step takes this many "
+        f"times Ascent's (median of the pairs): {'; '.join(ratios)}.\n\n"
+        "Gate, on recorded batches of uneven lengths, on-policy and off-policy with clipping: largest difference of "
+        f"the loss {worst['loss']:.1e}, of any gradient entry {worst['gradient']:.1e} (largest entry "
         f"{max(row['largest gradient'] for row in checked):.2g}), of an advantage {worst['advantage']:.1e}."
     )
     write("language", "A GRPO step beside trl's GRPOTrainer", rows, machine("torch", "transformers", "trl"), notes)

@@ -94,8 +94,8 @@ def main() -> None:
         rows.append({"loss": way, **cells, "interaction (MB)": round(interaction, 1)})
     once = ROWS * VOCABULARIES[1] * LENGTHS[1] * 4 / MEGABYTE
     notes = (
-        f"Peak resident memory added by loss + gradient (log-prob and entropy), {ROWS} rows, hidden size {HIDDEN}, one layer, "
-        f"float32. One tensor [N, T, V] of the largest cell alone is {once:.0f} MB."
+        f"Peak resident memory added by loss + gradient (log-prob and entropy), {ROWS} rows, hidden size {HIDDEN}, "
+        f"one layer, float32. One tensor [N, T, V] of the largest cell alone is {once:.0f} MB."
     )
     write("memory", "Memory of the language loss", rows, machine("torch", "transformers"), notes)
 

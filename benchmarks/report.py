@@ -31,13 +31,14 @@ def machine(*packages: str) -> dict[str, Any]:
 def write(name: str, title: str, rows: Sequence[Mapping[str, Any]], ran_on: Mapping[str, Any], notes: str = "") -> Path:
     """Write `results/<name>.md` and `.json`; print the Markdown. All rows have the keys of the first."""
     columns = list(rows[0])
-    lines = [f"# {title}", "", notes.strip(), "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines = [f"## {title}", "", notes.strip(), "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     lines += [f"| {' | '.join(_shown(row[column]) for column in columns)} |" for row in rows]
     lines += ["", "Ran on: " + ", ".join(f"{key} {value}" for key, value in ran_on.items()) + "."]
     text = "\n".join(lines) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"title": title, "rows": rows, "machine": ran_on}, indent=1) + "\n")
+    content = {"title": title, "rows": rows, "machine": ran_on}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     print(text)
     return RESULTS / f"{name}.md"
 
@@ -55,7 +56,8 @@ def _version(package: str) -> str:
 
 def _commit() -> str:
     here = Path(__file__).parent
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 
 
