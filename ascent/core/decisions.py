@@ -170,8 +170,11 @@ class Decisions(Table):
         shape = tuple(tensor.shape)
         good = {"N": shape == (rows,), "NT": shape == (rows, columns), "NT*": shape[:2] == (rows, columns)}
         if not any(good[form] for form in forms):
-            wanted = " or ".join({"N": f"[{rows}]", "NT": f"[{rows}, {columns}]", "NT*": f"[{rows}, {columns}, *]"}[form] for form in forms)
-            raise ValueError(f"{name} must have shape {wanted} (mask is [N, T] = [{rows}, {columns}]); got {list(shape)}.")
+            spelt = {"N": f"[{rows}]", "NT": f"[{rows}, {columns}]", "NT*": f"[{rows}, {columns}, *]"}
+            wanted = " or ".join(spelt[form] for form in forms)
+            raise ValueError(
+                f"{name} must have shape {wanted} (mask is [N, T] = [{rows}, {columns}]); got {list(shape)}."
+            )
         number = tensor.dtype
         kinds = {
             "any": True,
@@ -184,10 +187,11 @@ class Decisions(Table):
         if tensor.device != self.mask.device:
             raise ValueError(f"{name} is on {tensor.device} but mask is on {self.mask.device}; move them together.")
         if kind == "float" and not bool(torch.isfinite(tensor[self.mask]).all()):
-            row, column = torch.nonzero(~torch.isfinite(tensor.reshape(rows, columns, -1)).all(-1) & self.mask)[0].tolist()
+            wrong = ~torch.isfinite(tensor.reshape(rows, columns, -1)).all(-1) & self.mask
+            row, column = torch.nonzero(wrong)[0].tolist()
             raise ValueError(
-                f"{name}[{row}, {column}] is {tensor[row, column].tolist()} where mask is True; every decided entry must "
-                "be finite. Mask the row out or repair the stage that wrote it."
+                f"{name}[{row}, {column}] is {tensor[row, column].tolist()} where mask is True; every decided entry "
+                "must be finite. Mask the row out or repair the stage that wrote it."
             )
 
     def _check_context(self) -> None:
@@ -216,7 +220,7 @@ class Decisions(Table):
         if unknown:
             near = difflib.get_close_matches(unknown[0], FIELDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"Decisions has no column {unknown[0]!r}{hint} (columns of one paper go through with_extras)")
+            raise TypeError(f"Decisions has no column {unknown[0]!r}{hint} (a paper's own go through with_extras)")
         new = self._copy(columns)
         for name, tensor in columns.items():
             if tensor is not None and name in SHAPES:
@@ -228,6 +232,12 @@ class Decisions(Table):
         named = {name: tensor for name, tensor in columns.items() if name in SHAPES}
         extras = {name: tensor for name, tensor in columns.items() if name not in SHAPES}
         return self._copy({**named, "extras": {**self.extras, **extras}})
+
+    def with_context(self, context: Columns) -> Decisions:
+        """A copy that saw other tensors, one for each row or each `context_row`."""
+        new = self._copy({"context": context})
+        new._check_context()
+        return new
 
     def per_decision(self, name: str, reader: str = "") -> Tensor:
         """Column `name` as [N, T]: a per-row [N] column is repeated along its row."""
@@ -260,7 +270,8 @@ class Decisions(Table):
             if tensor.dim() == 1:
                 tensor = tensor[:, None].expand(rows, columns)
             if tensor.shape[:2] != (rows, columns):
-                raise ValueError(f"flatten needs {name!r} as [N, T, ...] = [{rows}, {columns}, ...]; got {list(tensor.shape)}.")
+                wanted = f"[N, T, ...] = [{rows}, {columns}, ...]"
+                raise ValueError(f"flatten needs {name!r} as {wanted}; got {list(tensor.shape)}.")
             flat = tensor.reshape(rows * columns, 1, *tensor.shape[2:])
             return flat if whole else flat[flat_mask]
 
@@ -309,7 +320,8 @@ class Decisions(Table):
             if name != "context_row":
                 room, _, key = name.partition("/")
                 parts[room][key] = tensor
-        return cls(**parts["column"], context=parts["context"], extras=parts["extras"], context_row=flat.get("context_row"))
+        context, extras = parts["context"], parts["extras"]
+        return cls(**parts["column"], context=context, extras=extras, context_row=flat.get("context_row"))
 
 
 FIELDS: tuple[str, ...] = tuple(item.name for item in fields(Decisions))

@@ -55,7 +55,8 @@ class Evaluation(Table):
 
         def clean(tensor: Tensor) -> Tensor:
             if tensor.shape[:2] != mask.shape:
-                raise ValueError(f"evaluation columns must be [N, T, ...] = {list(mask.shape)}; got {list(tensor.shape)}.")
+                wanted = f"[N, T, ...] = {list(mask.shape)}"
+                raise ValueError(f"evaluation columns must be {wanted}; got {list(tensor.shape)}.")
             wide = mask.reshape(*mask.shape, *(1,) * (tensor.dim() - 2))
             return torch.where(wide, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
 

@@ -61,7 +61,8 @@ def example(
     }
     wanted = {name: made[name] for name in needs if name in SHAPES and name in made and name != "value_target"}
     decisions = bare.replace(**wanted)
-    scorers = {name: log_prob + 0.2 * normal(rows, columns) for name in sorted(needs) if name.endswith("_log_prob") and name not in SHAPES}
+    others = (name for name in sorted(needs) if name.endswith("_log_prob") and name not in SHAPES)
+    scorers = {name: log_prob + 0.2 * normal(rows, columns) for name in others}
     decisions = decisions.with_extras(scorers)
     for part in parts:
         decisions = decisions.with_extras(part.example(decisions, draw))
@@ -77,8 +78,7 @@ def example(
         "outputs": normal(rows, columns, 3),
         "features": normal(rows, columns, 4),
     }
-    probes = {
-        name.removeprefix("probe:"): leaf(normal(rows, columns).abs()) for name in sorted(needs) if name.startswith("probe:")
-    }
+    asked = [name.removeprefix("probe:") for name in sorted(needs) if name.startswith("probe:")]
+    probes = {name: leaf(normal(rows, columns).abs()) for name in asked}
     present = {name: leaf(evaluated[name]) for name in EVALUATED if name in needs or name == "log_prob"}
     return Evaluation(**present, probes=probes), decisions

@@ -63,7 +63,8 @@ class Overlong(Part):
     def __post_init__(self) -> None:
         most = 1.0 if isinstance(self.buffer, float) else self.limit
         if self.buffer <= 0 or (most is not None and self.buffer > most):
-            raise ValueError(f"buffer must be decisions in [1, limit={self.limit}] or a share in (0, 1]; got {self.buffer!r}.")
+            accepted = f"decisions in [1, limit={self.limit}] or a share in (0, 1]"
+            raise ValueError(f"buffer must be {accepted}; got {self.buffer!r}.")
         if self.penalty <= 0:
             raise ValueError(f"penalty must be > 0; got {self.penalty!r}.")
 

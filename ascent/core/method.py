@@ -192,10 +192,10 @@ class Method:
         if not self.prepared(decisions):
             if "old_log_prob" not in decisions and "log_prob" in evaluation:
                 decisions = decisions.replace(old_log_prob=evaluation.detach().cleaned(decisions.mask).log_prob)
-            if self.advantage is not None and "advantage" not in decisions:
-                decisions = self.credit(decisions, state)
-            if self.value_target is not None and "value_target" not in decisions:
-                decisions = self.credit(decisions, state)
+            wanted = {"advantage": self.advantage, "value_target": self.value_target}
+            given = {name: decisions.column(name) for name in wanted if name in decisions}
+            if any(credit is not None and name not in given for name, credit in wanted.items()):
+                decisions = self.credit(decisions, state).with_extras(given)
             decisions = self.prepare(decisions, evaluation, state)
         evaluation = evaluation.cleaned(decisions.mask)
         metrics: dict[str, Tensor] = {}
@@ -224,5 +224,5 @@ class Method:
     def example(
         self, rows: int = 8, columns: int = 6, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> tuple[Evaluation, Decisions]:
-        """Valid random inputs: `loss, metrics = method.loss(*method.example(8, 6, 0))`. Evaluated columns are leaves."""
+        """Valid random inputs, evaluated columns as leaves: `loss, metrics = method.loss(*method.example(8, 6))`."""
         return example(self.needs, self.parts.values(), rows, columns, seed, dtype)

@@ -10,7 +10,7 @@ from ascent.core.plan import Linear
 
 
 def within(name: str, value: object, interval: str, mend: str) -> None:
-    """Raise ValueError unless the number, or both ends of a schedule, lies in an interval such as "[0, 1)" or "(0, inf]".
+    """Raise ValueError unless the number, or both ends of a schedule, lies in an interval such as "[0, 1)".
 
     Args:
         name: of the argument.

@@ -81,7 +81,8 @@ def register(
 
     def add(build: Factory) -> Factory:
         if slug in _CARDS and _CARDS[slug].build.__module__ != build.__module__:
-            raise ValueError(f"method {slug!r} is registered twice: {_CARDS[slug].build.__module__} and {build.__module__}.")
+            modules = f"{_CARDS[slug].build.__module__} and {build.__module__}"
+            raise ValueError(f"method {slug!r} is registered twice: {modules}.")
         _CARDS[slug] = Card(slug, title, paper, year, url, family, status, build, _parameters(build))
         return build
 

@@ -1,4 +1,4 @@
-"""Rewards and credits made of other columns. The recorded `reward` is never overwritten: a shaped one is an input of a credit."""
+"""Rewards and credits made of other columns: `reward` is never overwritten, a shaped one feeds a credit."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Constant(Part):
     number: float = 1.0
 
     def __call__(self, decisions: Decisions) -> Tensor:
-        floats = [decisions.column(name) for name in ("reward", "old_log_prob", "behaviour_log_prob") if name in decisions]
-        dtype = floats[0].dtype if floats else torch.get_default_dtype()
+        floats = (name for name in ("reward", "old_log_prob", "behaviour_log_prob") if name in decisions)
+        dtype = next((decisions.column(name).dtype for name in floats), torch.get_default_dtype())
         return torch.full(decisions.mask.shape, self.number, dtype=dtype, device=decisions.mask.device)
 
 
 @dataclass(frozen=True)
 class Penalised(Part):
-    """Reward minus `coefficient` times the log-ratio to a frozen policy at every decision [N, T]: RLHF's KL in the reward.
+    """Reward minus `coefficient` times the log-ratio to a frozen policy [N, T]: RLHF's KL in the reward.
 
         r'_t = r_t - beta * (log pi_old(a_t) - log pi_reference(a_t))
 
@@ -60,5 +60,6 @@ class Penalised(Part):
         reward = read(self.reward, decisions, "Penalised")
         if not self.coefficient:
             return reward
-        ratio = decisions.column("old_log_prob", "Penalised") - decisions.column(f"{self.against}_log_prob", "Penalised")
-        return torch.where(decisions.mask, reward - self.coefficient * ratio, 0.0)
+        frozen = decisions.column(f"{self.against}_log_prob", "Penalised")
+        log_ratio = decisions.column("old_log_prob", "Penalised") - frozen
+        return torch.where(decisions.mask, reward - self.coefficient * log_ratio, 0.0)

@@ -37,7 +37,7 @@ def test_weighted_multiplies_by_a_row_or_a_decision_column() -> None:
         for column in range(4):
             wanted = row * decisions.advantage[row, column] if decisions.mask[row, column] else 0.0
             assert credit[row, column] == wanted
-    with pytest.raises(MissingColumn, match="Weighted needs column 'shares'.*did you mean 'share'"):
+    with pytest.raises(MissingColumn, match=r"Weighted needs column 'shares'.*did you mean 'share'"):
         Weighted("advantage", "shares")(decisions)
 
 

@@ -40,7 +40,7 @@ def same(first: Decisions, second: Decisions) -> bool:
         ({"group": torch.zeros(3, dtype=torch.int64)}, r"group must have shape \[2\] or \[2, 3\]"),
         ({"group": torch.zeros(2)}, "group must hold int numbers; got torch.float32"),
         ({"terminated": torch.zeros(2, 3, dtype=torch.int64)}, "terminated must hold bool numbers"),
-        ({"advantage": torch.tensor([[0.0, torch.nan, 0.0], [0.0] * 3])}, r"advantage\[0, 1\] is nan where mask is True"),
+        ({"advantage": torch.tensor([[0.0, torch.nan, 0.0]] * 2)}, r"advantage\[0, 1\] is nan where mask is True"),
         ({"extras": {"tag": torch.zeros(3)}}, r"extras\['tag'\] must be row-first \[2, ...\]; got \(3,\)"),
         ({"extras": {"reward": torch.zeros(2, 3)}}, r"extras\['reward'\] hides the column 'reward'"),
         ({"context": {"prompt": torch.zeros(4, 1)}}, r"context\['prompt'\] has 4 rows, mask has 2"),
@@ -70,7 +70,7 @@ def test_an_absent_column_names_itself_and_its_reader() -> None:
     with pytest.raises(MissingColumn, match="needs column 'advantage', which is absent") as caught:
         _ = decisions.advantage
     assert caught.value.name == "advantage"
-    with pytest.raises(MissingColumn, match="GAE needs column 'rewards'.*did you mean 'reward'.*present: mask, action"):
+    with pytest.raises(MissingColumn, match=r"GAE needs column 'rewards'.*did you mean 'reward'.*present: mask"):
         decisions.column("rewards", "GAE")
     assert "reward" in decisions and "budget" in decisions and "advantage" not in decisions
     assert list(decisions) == ["mask", "action", "reward", "value", "group", "budget", "noise"]

@@ -13,7 +13,7 @@ def test_columns_and_probes_are_read_by_name() -> None:
     evaluation = Evaluation(log_prob=torch.zeros(2, 3), probes={"kl_old": torch.ones(2, 3)})
     assert list(evaluation) == ["log_prob", "kl_old"]
     assert bool(evaluation.column("kl_old").all()) and "entropy" not in evaluation
-    with pytest.raises(MissingColumn, match="needs column 'entropy'.*present: log_prob, kl_old"):
+    with pytest.raises(MissingColumn, match=r"needs column 'entropy'.*present: log_prob, kl_old"):
         _ = evaluation.entropy
 
 

@@ -75,7 +75,9 @@ def plain_clip(advantage: float, ratio: float, low: float, high: float, dual: fl
     dual=st.sampled_from([None, 1.05, 3.0]),
     level=st.sampled_from(["token", "sequence", "sequence-token"]),
 )
-def test_clipped_ratio_equals_the_plain_loop(seed: int, low: float, high: float, dual: float | None, level: str) -> None:
+def test_clipped_ratio_equals_the_plain_loop(
+    seed: int, low: float, high: float, dual: float | None, level: str
+) -> None:
     log_prob, decisions = batch(seed)
     value = ClippedRatio(low, high, dual, ratio=level)(Evaluation(log_prob=log_prob), decisions)
     difference = log_prob - decisions.old_log_prob
@@ -255,9 +257,9 @@ def test_huge_log_ratios_stay_finite(name: str, dtype: torch.dtype) -> None:
 
 def test_range_errors() -> None:
     for part in (ClippedRatio, CISPO):
-        with pytest.raises(ValueError, match="low must be >= 0 .*; got -0.1"):
+        with pytest.raises(ValueError, match=r"low must be >= 0 .*; got -0.1"):
             part(low=-0.1)
-    with pytest.raises(ValueError, match="dual must be > 1 or None; got 1.0"):
+    with pytest.raises(ValueError, match=r"dual must be > 1 or None; got 1.0"):
         ClippedRatio(dual=1.0)
     with pytest.raises(ValueError, match="cap must be > 0 or None; got 0"):
         ImportanceWeighted(cap=0)

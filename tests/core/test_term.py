@@ -50,5 +50,5 @@ def test_weights_have_the_dtype_of_the_advantage(dtype: torch.dtype) -> None:
 
 
 def test_unknown_reduction() -> None:
-    with pytest.raises(ValueError, match="reduction must be one of .*'token-mean'.*; got 'mean'"):
+    with pytest.raises(ValueError, match=r"reduction must be one of .*'token-mean'.*; got 'mean'"):
         Term(LogProb(), reduction="mean")
