@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from ascent.sampling.text import TextSampler, generate
 from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, LanguageConfig
 from ascent.systems.warm_up import warmed_up
-from ascent.training.learn import Learn
+from ascent.training.learn import Learn, Scorer, log_prob_of
 from ascent.training.loop import System
 from ascent.training.memory import Fresh
 from ascent.training.processes import Processes
@@ -42,7 +43,7 @@ def build(config: LanguageConfig, processes: Processes) -> Assembly:
     Raises:
         BadConfig: before a model loads, where the method cannot be fed or the task or data are wrong.
     """
-    method = config.composed()
+    method = planned(config)
     refuse_unfed(method, FED, f"task {config.world!r}")
     rewards = own_rewards(config)
     task = world(config, rewards)
@@ -68,10 +69,10 @@ def build(config: LanguageConfig, processes: Processes) -> Assembly:
     )
     score = TextScore(task, policy.tokenizer, rewards, config.reward_timeout)
     memory = Fresh()
-    scorers = {}
+    scorers: dict[str, Scorer] = {}
     if "reference_log_prob" in method.needs:
         reference = load_policy(config, task, method, processes).requires_grad_(False)
-        scorers = {"reference_log_prob": reference}
+        scorers["reference_log_prob"] = log_prob_of(reference)
     learn = Learn(
         "policy",
         policy,
@@ -90,6 +91,14 @@ def build(config: LanguageConfig, processes: Processes) -> Assembly:
         lambda: sampler.consumed,
     )
     return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
+
+
+def planned(config: LanguageConfig) -> Method:
+    """The configured method; a response is dealt whole, because its prompt is forwarded once."""
+    method = config.composed()
+    if method.plan.unit != "decision":
+        return method
+    return method.replace(plan=dataclasses.replace(method.plan, unit="row"))
 
 
 def world(config: LanguageConfig, rewards: Rewards | None) -> TextTask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from ascent.training.loop import Loop
 
 
+Scorer = Callable[[Decisions], Tensor]
+
+
+def log_prob_of(policy: Policy) -> Scorer:
+    """The log-probs [N, T] that a policy gives to the recorded actions."""
+    return lambda decisions: policy.evaluate(decisions, frozenset({"log_prob"})).log_prob
+
+
 class Diverged(ArithmeticError):
     """The loss or the gradient is not finite; the parameters of the last good checkpoint are intact."""
 
@@ -34,7 +42,7 @@ class Learn:
         model: the policy that learns.
         method: how.
         memory: where the collection is drawn from.
-        scorers: other policies by the column that they write (`reference_log_prob`).
+        scorers: by column, what writes it from the collection: another policy's log-probs (`log_prob_of`), say.
         seed: of the dealing of minibatches.
         every: rounds of the phase between two runs of this stage.
         micro_rows: most rows in one forward, for memory only; None puts a whole update in one.
@@ -50,7 +58,7 @@ class Learn:
         method: Method,
         memory: Memory,
         *,
-        scorers: Mapping[str, Policy] | None = None,
+        scorers: Mapping[str, Scorer] | None = None,
         seed: int = 0,
         every: int = 1,
         micro_rows: int | None = None,
@@ -104,8 +112,7 @@ class Learn:
                 collection = self.model.annotate(collection, absent)
             for column, scorer in self.scorers.items():
                 if column in needs and column not in collection:
-                    scored = scorer.evaluate(collection, frozenset({"log_prob"})).log_prob
-                    collection = collection.with_extras({column: scored})
+                    collection = collection.with_extras({column: scorer(collection)})
         collection = self.method.credit(loop.processes.gather(collection), self.state)
         return collection.flatten() if self.method.plan.unit == "decision" else collection
 

@@ -63,7 +63,7 @@ class Loop:
     ) -> None:
         self.system, self.watchers, self.evaluate_every = system, watchers, evaluate_every
         self.processes = processes or Processes()
-        self.step = self.updates = 0
+        self.step = self.updates = self.decisions = 0
         self.total = sum(phase.until for phase in system.program)
         self.recorded: dict[str, list[Tensor]] = {}
 

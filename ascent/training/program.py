@@ -86,6 +86,7 @@ class Collect:
         self.acts += 1
         if self.score is not None:
             acted = self.score(acted)
+        loop.decisions += int(acted.mask.sum())
         loop.record(_summary(acted))
         if self.statistics is not None:
             loop.record({name: torch.tensor(number) for name, number in self.statistics().items()})
@@ -110,7 +111,7 @@ def _summary(acted: Decisions) -> dict[str, Tensor]:
     """Mean reward of a row and decisions per row; rows that no reward applied to do not count."""
     lengths = acted.mask.sum(1)
     rows = (lengths > 0).sum().clamp(min=1)
-    found = {"length": lengths.sum() / rows, "decisions": lengths.sum()}
+    found = {"length": lengths.sum() / rows}
     if "reward" in acted:
         found["reward"] = torch.where(acted.mask, acted.reward, 0.0).sum() / rows
     return found

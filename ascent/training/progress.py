@@ -35,6 +35,7 @@ class ProgressBar:
         self.console, self.title, self.unit, self.lines = console, title, unit, lines
         self.latest: dict[str, float] = {}
         self.speed = 0.0
+        self.decisions = 0
         self.clock = time.perf_counter()
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -64,7 +65,8 @@ class ProgressBar:
         """Move the bar."""
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now
-        rate = metrics.get("decisions", 0.0) / max(seconds, 1e-9)
+        rate = (loop.decisions - self.decisions) / max(seconds, 1e-9)
+        self.decisions = loop.decisions
         self.speed = rate if not self.speed else 0.8 * self.speed + 0.2 * rate
         self.latest.update(metrics)
         shown = [f"{label} {self.latest[name]:.3g}" for name, label in SHOWN.items() if name in self.latest]
