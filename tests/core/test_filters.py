@@ -61,3 +61,10 @@ def test_range_errors() -> None:
         Overlong(4, 5)
     with pytest.raises(ValueError, match="penalty must be > 0; got -1"):
         Overlong(4, 2, -1)
+
+
+def test_any_difference_is_informative() -> None:
+    reward = torch.tensor([[0.5], [0.5 + 1e-9]], dtype=torch.float64)
+    group = torch.zeros(2, dtype=torch.int64)
+    decisions = Decisions(mask=torch.ones(2, 1, dtype=torch.bool), reward=reward, group=group)
+    assert Informative()(decisions).tolist() == [True, True]

@@ -381,3 +381,22 @@ def test_examples_refuse_no_rows() -> None:
     first, second = (METHODS["critic"].example(4, 3, seed)[1].reward for seed in (0, 1))
     assert not torch.equal(first, second)
     assert torch.equal(first, METHODS["critic"].example(4, 3, 0)[1].reward)
+
+
+def test_a_dropped_decision_may_have_no_finite_value() -> None:
+    method = Method(
+        "guarded",
+        {
+            "policy": Term(
+                lambda evaluation, decisions: evaluation.log_prob + decisions.extras["offset"],
+                keep=lambda evaluation, decisions: decisions.extras["offset"].isfinite(),
+            )
+        },
+    )
+    offset = torch.tensor([[1.0, torch.nan, torch.inf]], dtype=torch.float64)
+    decisions = Decisions(mask=torch.ones(1, 3, dtype=torch.bool), extras={"offset": offset})
+    log_prob = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    loss, _ = method.loss(Evaluation(log_prob=log_prob), decisions)
+    loss.backward()
+    assert float(loss) == pytest.approx(1 / 3)
+    assert log_prob.grad is not None and log_prob.grad[0].tolist() == pytest.approx([1 / 3, 0.0, 0.0])
