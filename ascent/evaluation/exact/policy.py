@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ascent.core.decisions import Decisions
+from ascent.core.densities import Categorical
 from ascent.core.evaluation import Evaluation
 from ascent.core.random import generator
 from ascent.evaluation.exact.tree import Tree
@@ -43,31 +44,40 @@ class TabularPolicy(nn.Module):
         """What the table says of the decisions: only the columns in `needs`.
 
         Args:
-            decisions: with contexts `state` (and `next_state` for none of these columns).
-            needs: of `log_prob`, `entropy`, `value`, `outputs` (the logits), `features` (one-hot states).
-            probes: called with logits [M, A], features [M, S] and actions [M] of the decided entries.
+            decisions: with the context `state`; for the probes `kl_reference` = KL(self || reference) and
+                `reverse_kl_reference`, exact over all actions, also the extra `reference_distribution` [N, T, A].
+            needs: of `log_prob`, `entropy`, `value`, `outputs` (logits), `features` (one-hot states), `probe:<name>`.
+            probes: further probes, called with logits [M, A], features [M, S] and actions [M] of the decided entries.
+
+        Raises:
+            ValueError: `needs` names a probe that nobody gave.
         """
-        mask = decisions.mask
-        state = decisions.context["state"]
+        mask, state = decisions.mask, decisions.context["state"]
         logits = self.logits[state]
-        logged = logits.log_softmax(-1)
+        density = Categorical(logits)
+        features = nn.functional.one_hot(state, len(self.logits)).to(logits.dtype)
         columns: dict[str, Tensor] = {}
         if "log_prob" in needs:
-            columns["log_prob"] = logged.gather(-1, decisions.action[..., None])[..., 0]
+            columns["log_prob"] = density.log_prob(decisions.action)
         if "entropy" in needs:
-            columns["entropy"] = -(logged.exp() * logged).sum(-1)
+            columns["entropy"] = density.entropy()
         if "value" in needs:
             columns["value"] = self.values[state]
         if "outputs" in needs:
             columns["outputs"] = logits
-        features = nn.functional.one_hot(state, len(self.logits)).to(logits.dtype)
         if "features" in needs:
             columns["features"] = features
         seen: dict[str, Tensor] = {}
-        for name, probe in probes.items():
-            numbers = probe(logits[mask], features[mask], decisions.action[mask])
-            spread = numbers.new_zeros(*mask.shape, *numbers.shape[1:])
-            seen[name] = spread.index_put((mask,), numbers)
+        for name in sorted(need.removeprefix("probe:") for need in needs if need.startswith("probe:")):
+            if name in probes:
+                numbers = probes[name](logits[mask], features[mask], decisions.action[mask])
+                seen[name] = numbers.new_zeros(*mask.shape, *numbers.shape[1:]).index_put((mask,), numbers)
+            elif name in ("kl_reference", "reverse_kl_reference"):
+                other = Categorical(decisions.column("reference_distribution", f"probe {name!r}"))
+                seen[name] = density.kl(other) if name == "kl_reference" else other.kl(density)
+            else:
+                known = sorted({*probes, "kl_reference", "reverse_kl_reference"})
+                raise ValueError(f"probe {name!r} is unknown to this policy; it knows {', '.join(known)}.")
         return Evaluation(**columns, probes=seen)
 
     def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:

@@ -106,7 +106,8 @@ def gradient_statistics(
         seed: of the draws where `samples` is given.
         behaviour: who sampled; None is `policy` itself.
         old: whose log-probs stand in `old_log_prob`; None is `behaviour`.
-        reference: whose log-probs stand in `reference_log_prob`; None is `policy` itself.
+        reference: whose log-probs stand in `reference_log_prob` (and whose logits in `reference_distribution`, for the
+            exact divergences); None is `policy` itself.
 
     Raises:
         ValueError: sizes out of range, or too many batches to list.
@@ -166,6 +167,9 @@ def _annotated(
     decisions = decisions.replace(
         behaviour_log_prob=log_prob(behaviour), old_log_prob=log_prob(old), reference_log_prob=log_prob(reference)
     )
+    if method.needs & {"reference_distribution", "probe:kl_reference", "probe:reverse_kl_reference"}:
+        outputs = reference.evaluate(decisions, frozenset({"outputs"})).outputs.detach()
+        decisions = decisions.with_extras({"reference_distribution": outputs})
     kept = method.needs | {"mask", "action", "group", "behaviour_log_prob", "old_log_prob"}
     return decisions.replace(**{name: None for name in list(decisions) if name in SHAPES and name not in kept})
 

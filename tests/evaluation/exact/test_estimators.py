@@ -11,6 +11,7 @@ import torch
 import ascent
 from ascent.core.centre import Centre
 from ascent.core.combinators import Normalised
+from ascent.core.divergences import Divergence
 from ascent.core.method import Method
 from ascent.core.returns import GAE, RewardToGo, Score
 from ascent.core.surrogates import ClippedRatio, ImportanceWeighted, LogProb, Ratio
@@ -204,3 +205,18 @@ def test_refusing_groups_of_equal_scores_raises_the_scale_alone_for_one_question
     p = float(tabular(tree, seed=7).logits.detach().softmax(-1)[0, 0])
     assert found.scale == pytest.approx(1 / (1 - p**3 - (1 - p) ** 3))
     assert found.angle < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["exact", "k1", "k2", "k3"])
+def test_the_gradient_of_each_estimator_of_the_divergence(kind: str) -> None:
+    """On policy, k2 goes down KL(pi || reference) as the exact one does, k3 down the reverse, k1 nowhere."""
+    policy, reference = tabular(BANDIT, seed=1), tabular(BANDIT, seed=2)
+    method = Method("penalty", {"kl": Term(Divergence(kind), reduction=SEQUENCE_MEAN)})  # type: ignore[arg-type]
+    found = gradient_statistics(method, BANDIT, policy, 2, reference=reference)
+    mine, other = policy.logits.log_softmax(-1), reference.logits.detach().log_softmax(-1)
+    forward = (mine.exp() * (mine - other)).sum()
+    backward = (other.exp() * (other - mine)).sum()
+    target = {"exact": forward, "k1": 0.0 * forward, "k2": forward, "k3": backward}[kind]
+    (slope,) = torch.autograd.grad(target, policy.logits)
+    torch.testing.assert_close(found.mean, -slope.reshape(-1), atol=1e-10, rtol=0)
+    assert (found.variance < 1e-20) == (kind == "exact")

@@ -151,7 +151,7 @@ def test_probes_and_columns_are_computed_when_asked_for() -> None:
     policy = tabular(tree)
     seen = policy.evaluate(
         tree.decisions(),
-        frozenset({"log_prob", "entropy"}),
+        frozenset({"log_prob", "entropy", "probe:picked"}),
         {"picked": lambda logits, hidden, action: hidden @ policy.logits[:, 0]},
     )
     assert set(seen) == {"log_prob", "entropy", "picked"}
@@ -160,6 +160,8 @@ def test_probes_and_columns_are_computed_when_asked_for() -> None:
     reference = torch.distributions.Categorical(logits=policy.logits[tree.state])
     torch.testing.assert_close(seen.entropy, reference.entropy())
     torch.testing.assert_close(seen.log_prob, reference.log_prob(tree.action))
+    with pytest.raises(ValueError, match="probe 'curvature' is unknown"):
+        policy.evaluate(tree.decisions(), frozenset({"probe:curvature"}))
 
 
 def test_errors_name_the_argument() -> None:
