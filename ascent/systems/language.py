@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from ascent.core.method import Method
-from ascent.evaluation.pass_at_k import mean_at_n, pass_at_k
+from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
 from ascent.sampling.text import TextSampler, generate
 from ascent.systems.assembly import Assembly, refuse_unfed
@@ -167,8 +167,8 @@ class HeldOut:
         given = [reward for reward in rewards if reward is not None]
         groups = [rewards[start : start + count] for start in range(0, len(rewards), count)]
         passes = [sum(reward is not None and reward >= SUCCESS for reward in group) for group in groups]
-        scores = {"reward": math.fsum(given) / max(len(given), 1), "pass@1": mean_at_n(passes, count)}
-        return scores | ({f"pass@{count}": pass_at_k(passes, count, count)} if count > 1 else {})
+        right = {f"pass@{k}": float(pass_at_k(passes, count, k).mean()) for k in sorted({1, count})}
+        return {"reward": math.fsum(given) / max(len(given), 1)} | right
 
     def _keep(self, step: int, answers: list[list[str]], rewards: list[float | None]) -> None:
         path = self.config.folder / "completions.jsonl"
