@@ -197,23 +197,29 @@ class Method:
             if any(credit is not None and name not in given for name, credit in wanted.items()):
                 decisions = self.credit(decisions, state).with_extras(given)
             decisions = self.prepare(decisions, evaluation, state)
-        evaluation = evaluation.cleaned(decisions.mask)
+        whole = bool(decisions.mask.all())
+        evaluation = evaluation if whole else evaluation.cleaned(decisions.mask)
         metrics: dict[str, Tensor] = {}
         terms = []
         share = decisions.extras["weight"]
         for name, term in self.losses.items():
             value = term.value(evaluation, decisions)
             weights = decisions.extras[f"weight:{name}"]
-            terms.append((weights * torch.where(weights != 0, value, 0.0)).sum())
+            # Without padding or selection there is nothing to hide from the sum.
+            every = whole and term.keep is None and term.unit == "decision"
+            terms.append((weights * (value if every else torch.where(weights != 0, value, 0.0))).sum())
             metrics[f"loss/{name}"] = terms[-1].detach()
             if term.keep is not None:
                 metrics[f"kept/{name}"] = (share * (weights != 0)).sum()
         loss = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
         with torch.no_grad():
             metrics["loss"] = loss.detach()
+            columns: dict[str, Tensor] = {}
             for part in self.parts.values():
-                for name, column in part.metrics(evaluation, decisions).items():
-                    metrics[name] = (share * column).sum()
+                columns |= part.metrics(evaluation, decisions)
+            if columns:
+                stacked = torch.stack([column.expand(share.shape) for column in columns.values()])
+                metrics |= zip(columns, (share * stacked).flatten(1).sum(1).unbind(), strict=True)
         return loss, metrics
 
     def after(self, decisions: Decisions, totals: Mapping[str, Tensor], state: MethodState) -> MethodState:
