@@ -63,7 +63,8 @@ class MLP(nn.Module):
     def hidden(self, x: Tensor) -> Tensor:
         """The last hidden activation [..., H] of inputs [..., I]."""
         activate = ACTIVATIONS[self.activation]
-        for layer in self.layers[:-1]:
+        *layers, _ = self.layers
+        for layer in layers:
             x = activate(layer(x))
         return x
 
@@ -73,7 +74,9 @@ class MLP(nn.Module):
         return outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.hidden(x))
+        # Matrices are cheaper than three-dimensional inputs, by about a tenth of a small network's time.
+        flat = x.reshape(-1, x.shape[-1])
+        return self.last(self.hidden(flat)).view(*x.shape[:-1], -1)
 
     def numpy(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """The same function of numpy arrays, reading the weights in place (copied once if on a device)."""
@@ -194,9 +197,17 @@ class ActorCritic(nn.Module):
         columns: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
         if needs - {"value"}:
-            hidden = self.actor.hidden(observation)
+            hidden = self.actor.hidden(observation.reshape(-1, observation.shape[-1]))
+            outputs = self.actor.last(hidden)
+            shape = decisions.mask.shape
             columns, found = evaluate_head(
-                self.head, self.actor.last(hidden), self.log_std, hidden, decisions, needs, probes or {}
+                self.head,
+                outputs.view(*shape, -1),
+                self.log_std,
+                hidden.view(*shape, -1),
+                decisions,
+                needs,
+                probes or {},
             )
         if "value" in needs:
             columns["value"] = self._value(observation)
