@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 import ascent
 from ascent.core.registry import cards
-from ascent.systems import config as configuration
-from ascent.systems.config import FAMILIES, BadConfig, Config
+from ascent.systems.arguments import parse
+from ascent.systems.config import BadConfig
 
 USAGE = """ascent: every policy gradient on one small core
 
@@ -68,42 +66,6 @@ def _train(words: Sequence[str]) -> int:
     return 0
 
 
-def parse(words: Sequence[str], program: str = "ascent train") -> Config:
-    """The configuration of a train command: flags, over `--config FILE` where one is given."""
-    words = list(words)
-    stored: Config | None = None
-    if "--config" in words:
-        place = words.index("--config")
-        if place + 1 == len(words):
-            raise BadConfig("config needs a file: --config runs/<run>/config.json")
-        stored = configuration.read(Path(words[place + 1]))
-        words[place : place + 2] = []
-        stored = dataclasses.replace(stored, output=None)
-    control = isinstance(stored, FAMILIES["control"]) if stored else any(_flag(word) == "env" for word in words)
-    kind = FAMILIES["control" if control else "language"]
-    _refuse_unknown(words, kind)
-    arguments: dict[str, Any] = {} if stored is None else {"default": stored}
-    return tyro.cli(Annotated[kind, tyro.conf.arg(name="")], args=words, prog=program, **arguments)  # type: ignore[return-value]
-
-
-def _flag(word: str) -> str | None:
-    return word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else None
-
-
-def _refuse_unknown(words: Sequence[str], kind: type) -> None:
-    """Say the nearest flag, and the family that a misplaced one belongs to."""
-    names = {item.name for item in dataclasses.fields(kind)}
-    for word in words:
-        flag = _flag(word)
-        if flag is None or flag in names or flag in ("help", "debug") or flag.removeprefix("no_") in names:
-            continue
-        near = difflib.get_close_matches(flag, names, n=1)
-        other = [family for family, some in FAMILIES.items() if flag in {item.name for item in dataclasses.fields(some)}]
-        hint = f" Did you mean --{near[0].replace('_', '-')}?" if near else ""
-        hint = f" It belongs to {other[0]} runs." if other else hint
-        raise BadConfig(f"unknown flag --{flag.replace('_', '-')}.{hint} `ascent train --help` lists all.")
-
-
 def _resume(words: Sequence[str]) -> int:
     from ascent.systems.run import resume
 
@@ -150,15 +112,44 @@ def describe(card: Any) -> dict[str, Any]:
 
 
 def _compare(words: Sequence[str]) -> int:
-    from ascent.systems.compare import command
+    from ascent.systems.compare import compare
 
-    return command(words)
+    parser = argparse.ArgumentParser(
+        "ascent compare", allow_abbrev=False, epilog="Further flags are those of `ascent train`, for every arm."
+    )
+    parser.add_argument("arms", nargs="+", help="methods: slug, or slug:name=value,name=value; the first is the reference")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per arm")
+    parser.add_argument("--output", type=Path, help="folder of the results, runs/compare-<world>")
+    parser.add_argument("--jobs", type=int, help="worker processes, as many as there are cores")
+    flag = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    known = parser.parse_known_args([*words[:flag], *_only(words[flag:], ("seeds", "output", "jobs", "help"), True)])[0]
+    rest = _only(words[flag:], ("seeds", "output", "jobs", "help"), False)
+    base = parse(["--method", known.arms[0].partition(":")[0], *rest], "ascent compare")
+    compare(known.arms, base, known.seeds, known.output, known.jobs)
+    return 0
+
+
+def _only(words: Sequence[str], names: Sequence[str], among: bool) -> list[str]:
+    """The flags called `names` with their values, or all the others."""
+    taken: list[str] = []
+    mine = False
+    for word in words:
+        if word.startswith("-"):
+            mine = word.lstrip("-").partition("=")[0] in names
+        if mine == among:
+            taken.append(word)
+    return taken
 
 
 def _reproduce(words: Sequence[str]) -> int:
-    from ascent.systems.reproduce import command
+    from ascent.systems.reproduce import available, reproduce
 
-    return command(words)
+    parser = argparse.ArgumentParser("ascent reproduce", allow_abbrev=False)
+    parser.add_argument("slug", help=f"one of {', '.join(available())}")
+    parser.add_argument("--output", type=Path, help="folder of the results, runs/reproduce-<slug>")
+    known = parser.parse_args(list(words))
+    print(f"results: {reproduce(known.slug, known.output)}")
+    return 0
 
 
 if __name__ == "__main__":

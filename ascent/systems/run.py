@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,22 @@ def _run(config: Config, assembly: Assembly, processes: Processes, state: dict[s
     return _finish(config, assembly, console, main)
 
 
+def _result(folder: Path, score: str) -> Result:
+    metrics = read(folder / METRICS)
+    scores = [line[f"held_out/{score}"] for line in metrics if f"held_out/{score}" in line]
+    before, after = (scores[0], scores[-1]) if scores else (None, None)
+    return Result(folder, score, before, after, metrics, folder / "curves.png", folder / "policy")
+
+
+def stored(config: Config) -> Result:
+    """The result of a run that is finished."""
+    return _result(config.folder, json.loads((config.folder / "result.json").read_text())["score"])
+
+
 def _finish(config: Config, assembly: Assembly, console: Console, main: bool) -> Result:
     folder = config.folder
-    metrics = read(folder / METRICS) if main else []
-    name = f"held_out/{assembly.score}"
-    scores = [line[name] for line in metrics if name in line]
-    before, after = (scores[0], scores[-1]) if scores else (None, None)
-    result = Result(folder, assembly.score, before, after, metrics, folder / "curves.png", folder / "policy")
+    result = _result(folder, assembly.score)
+    metrics, before, after = result.metrics, result.before, result.after
     if main:
         assembly.save(result.model)
         draw(metrics, result.picture, f"{config.method} on {config.world}, seed {config.seed}", assembly.score)
