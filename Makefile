@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+DEMO ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
@@ -33,7 +34,7 @@ $(VENV)/.installed-%: $(REQUIREMENTS) | $(BIN)/python
 install: $(VENV)/.installed-test
 
 demo: $(VENV)/.installed
-	$(BIN)/ascent train --method grpo --task arithmetic
+	$(BIN)/ascent train --method grpo --task arithmetic --output $(DEMO)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
