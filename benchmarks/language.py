@@ -256,7 +256,7 @@ def work_ascent(work: Work, clock: Clock) -> None:
         def evaluated(self, loop: Loop, scores: Any) -> None: ...
 
         def stepped(self, loop: Loop, metrics: Any) -> None:
-            clock.answer(metrics["decisions"])
+            clock.answer(work.rows * metrics["length"])
             clock.wait()
 
     policy, memory, world = policy_of(work), Fresh(), task("arithmetic")
