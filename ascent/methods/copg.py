@@ -1,4 +1,4 @@
-"""Contrastive policy gradient: policy gradient on any data, because the baseline is another response's regularised reward.
+"""Contrastive policy gradient: right on any data, since the baseline is another response's regularised reward.
 
 For two responses of one prompt, sampled by anyone, with lr(y) = log pi(y) - log pi_ref(y) summed over tokens and
 R_b(y) = R(y) - b lr(y), maximise
@@ -94,7 +94,7 @@ class Contrast(Part):
 @register(
     "copg",
     title="Contrastive policy gradient: aligning LLMs on sequence-level scores in a supervised-friendly fashion",
-    paper="Flet-Berliac et al., EMNLP",
+    paper="Flet-Berliac et al., preprint",
     year=2024,
     url="https://arxiv.org/abs/2406.19185",
     family="language",

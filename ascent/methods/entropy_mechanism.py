@@ -5,9 +5,9 @@ minus the covariance of log pi with the advantage (Theorems 1 and 2 of the paper
 
     Cov_t = (log pi_t - mean log pi)(A_t - mean A)              means over the N tokens of the update        (eq. 10)
 
-    Clip-Cov   drop the gradient of max(floor(r N), 1) random tokens with omega_low < Cov_t < omega_high     (eqs. 11-12)
+    Clip-Cov   drop the gradient of max(floor(r N), 1) random tokens with omega_low < Cov_t < omega_high    (eqs. 11-12)
                loss = 1/N sum_t [t kept] max(-A_t r_t, -A_t clip(r_t, 1 - low, 1 + high))
-    KL-Cov     penalise the max(floor(k N), 1) tokens of greatest covariance                                 (eqs. 13-14)
+    KL-Cov     penalise the max(floor(k N), 1) tokens of greatest covariance                                (eqs. 13-14)
                loss = 1/N sum_t -A_t r_t + beta [t chosen] |log pi_t - log pi_old_t|
 
 Cui et al. 2025, arXiv 2505.22617; code PRIME-RL/Entropy-Mechanism-of-RL. Departures: covariance and selection are over
@@ -62,7 +62,7 @@ class Covariance(Part):
 
 @dataclass(frozen=True)
 class Candidate(Part):
-    """1 [N, T] where Clip-Cov may drop: covariance strictly inside the bounds and not already cut by the PPO clip, else 0.
+    """1 [N, T] where Clip-Cov may drop: covariance strictly inside the bounds, not cut by the PPO clip; else 0.
 
     Attributes:
         low, high: omega bounds of the covariance, or their quantiles within the update if `bounds="quantile"`.
@@ -123,13 +123,13 @@ def entropy_mechanism(
 
     Args:
         variant: "clip_cov" drops gradients, "kl_cov" adds a penalty; clip_cov also acts on policy, kl_cov does not.
-        clip_fraction: r, share of the update's tokens whose gradient Clip-Cov drops (at least one candidate), in [0, 1].
+        clip_fraction: r, share of the update's tokens whose gradient Clip-Cov drops (at least one), in [0, 1].
         covariance_low: omega_low, candidates have a greater covariance.
         covariance_high: omega_high, candidates have a smaller covariance.
         bounds: "value", or "quantile": the two omegas are shares in [0, 1] of the update's sorted covariances.
         clip_low: PPO clip of Clip-Cov below 1, >= 0; the official 1.0 is a safeguard only, verl's default is 0.2.
         clip_high: PPO clip of Clip-Cov above 1, >= 0.
-        kl_fraction: k, share of tokens that KL-Cov penalises (at least one), a fraction, not the code's percent, in [0, 1].
+        kl_fraction: k, share of tokens that KL-Cov penalises (at least one), in [0, 1]; the code's is in percent.
         kl_coefficient: beta of KL-Cov, >= 0; the paper's 1, verl's configuration says 0.1.
         kl_kind: estimator of KL-Cov's divergence to the old policy; the code's is the absolute log-ratio.
         control: choose as many tokens at random instead, the arm that would expose a sham.
@@ -156,7 +156,11 @@ def entropy_mechanism(
         )
     for name, number in (("clip_low", clip_low), ("clip_high", clip_high)):
         within(name, number, "[0, inf]", "Use 1.0 as the official scripts do")
-    for name, number in (("kl_coefficient", kl_coefficient), ("entropy_coefficient", entropy_coefficient), ("eps", eps)):
+    for name, number in (
+        ("kl_coefficient", kl_coefficient),
+        ("entropy_coefficient", entropy_coefficient),
+        ("eps", eps),
+    ):
         within(name, number, "[0, inf)", "Use the default")
     whole("passes", passes, 1, "Use 1")
     whole("minibatches", minibatches, 1, "Use 8 as the paper does")

@@ -50,7 +50,9 @@ class Naive(Part):
         return {"baseline": torch.randn(len(decisions), generator=generator, dtype=torch.float64).to(decisions.reward)}
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
-        advantage = row_sum(decisions.reward, decisions.mask) - self.beta * row_log_ratio(evaluation, decisions).detach()
+        advantage = (
+            row_sum(decisions.reward, decisions.mask) - self.beta * row_log_ratio(evaluation, decisions).detach()
+        )
         if self.baseline == "column":
             advantage = advantage - decisions.column("baseline", "Naive")
         return on_last(-advantage * row_sum(evaluation.log_prob, decisions.mask), decisions)
@@ -59,7 +61,7 @@ class Naive(Part):
 @register(
     "naive_pg",
     title="Naive off-policy policy gradient, a baseline of Contrastive policy gradient",
-    paper="Flet-Berliac et al., EMNLP",
+    paper="Flet-Berliac et al., preprint",
     year=2024,
     url="https://arxiv.org/abs/2406.19185",
     family="language",

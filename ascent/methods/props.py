@@ -1,7 +1,7 @@
 """PROPS: on-policy policy gradient without on-policy sampling.
 
-A finite sample of pi_theta is not distributed like pi_theta. So a behaviour policy pi_phi, reset to pi_theta every m steps,
-is fitted to make what the buffer already holds LESS likely, and the next m actions repair the buffer D:
+A finite sample of pi_theta is not distributed like pi_theta. So a behaviour policy pi_phi, reset to pi_theta every m
+steps, is fitted to make what the buffer already holds LESS likely, and the next m actions repair the buffer D:
 
     r = pi_phi(a|s) / pi_theta(a|s)                       over (s, a) in D, the last b batches of n steps
     minimise  mean[ max(r, clip(r, 1 - eps, 1 + eps)) ] + lambda * KL(pi_phi || pi_theta)
@@ -46,8 +46,8 @@ class BehaviourKL(Part):
     """Divergence between behaviour and target policy [N, T], mean over action numbers as in the official code.
 
     Attributes:
-        kind: "behaviour" KL(phi || theta), "target" KL(theta || phi), both exact; "taken": pi_theta(a) log(pi_theta(a) /
-            pi_phi(a)) of the taken action, the discrete code's partial sum.
+        kind: "behaviour" KL(phi || theta), "target" KL(theta || phi), both exact; "taken": pi_theta(a) times
+            log(pi_theta(a) / pi_phi(a)) of the taken action, the discrete code's partial sum.
     """
 
     kind: Penalty = "behaviour"
@@ -132,7 +132,9 @@ def behaviour(
     credit = AdvantageWeight() if advantage_weighted else Constant(-1.0)
     if objective == "ros":
         step = SGD(learning_rate=learning_rate)
-        return Method(slug="ros", advantage=credit, losses={"policy": Term(LogProb())}, plan=Plan(unit="decision"), step=step)
+        return Method(
+            slug="ros", advantage=credit, losses={"policy": Term(LogProb())}, plan=Plan(unit="decision"), step=step
+        )
     # Only the low bound can bind, because every advantage is negative.
     losses = {"policy": Term(ClippedRatio(low=clip, high=clip))}
     if kl_coefficient:
@@ -192,7 +194,7 @@ def props(
         buffer_batches: b, batches that the buffer holds, >= 1.
         behaviour_batch: m, steps between two resets and fits of the behaviour policy; divides batch.
         skip_oldest: whether the fit leaves out the m oldest transitions, which the next steps evict (code P does).
-        clip: epsilon of the behaviour ratio, > 0; a sample no longer counts once its ratio is below 1 - clip; inf: never.
+        clip: epsilon of the behaviour ratio, > 0; a sample stops counting once its ratio is below 1 - clip; inf: never.
         kl: "behaviour" KL(phi || theta), "target" KL(theta || phi), or "taken", the discrete code's partial sum.
         kl_coefficient: lambda, >= 0; 0 needs no distribution of the target.
         behaviour_target_kl: delta of the early stop, >= 0; None never stops.

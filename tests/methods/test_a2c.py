@@ -38,7 +38,9 @@ def test_loss_by_hand() -> None:
         value=torch.zeros(1, 3, dtype=torch.float64),
         entropy=torch.full((1, 3), 0.6, dtype=torch.float64),
     )
-    loss, metrics = method("a2c", discount=0.5, value_coefficient=0.5, entropy_coefficient=0.1).loss(evaluation, rollout(False))
+    loss, metrics = method("a2c", discount=0.5, value_coefficient=0.5, entropy_coefficient=0.1).loss(
+        evaluation, rollout(False)
+    )
     policy = (0.5 * 1 - 1.0 * 2 - 1.0 * 3) / 3
     value = 0.5 * 0.5 * (1.5**2 + 1.0**2 + 2.0**2) / 3
     assert torch.allclose(loss, torch.tensor(policy + value - 0.06, dtype=torch.float64))

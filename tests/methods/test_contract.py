@@ -32,7 +32,12 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
-    "props": [{"objective": "ros"}, {"objective": "none"}, {"kl": "taken", "advantage_weighted": True}, {"kl": "target"}],
+    "props": [
+        {"objective": "ros"},
+        {"objective": "none"},
+        {"kl": "taken", "advantage_weighted": True},
+        {"kl": "target"},
+    ],
 }
 
 
@@ -46,8 +51,14 @@ def _all() -> list[tuple[str, Method]]:
     # Parts of different papers in one method.
     mixed = method("dapo").replace(advantage=Centre(leave_one_out=True)).with_terms(entropy=Term(Entropy(), 0.01))
     found.append(("dapo+rloo+entropy", mixed))
-    found.append(("entropy_mechanism+dapo", method("entropy_mechanism", clip_fraction=0.3, covariance_low=0.1).with_terms(
-        bounded=Term(ClippedRatio(low=0.2, high=0.28)))))
+    found.append(
+        (
+            "entropy_mechanism+dapo",
+            method("entropy_mechanism", clip_fraction=0.3, covariance_low=0.1).with_terms(
+                bounded=Term(ClippedRatio(low=0.2, high=0.28))
+            ),
+        )
+    )
     return found
 
 
@@ -65,7 +76,9 @@ def rebuilt(columns: dict[str, Tensor], probes: set[str]) -> Evaluation:
     return Evaluation(**own, probes={name: columns[name] for name in probes})
 
 
-def gradients(built: Method, columns: dict[str, Tensor], probes: set[str], decisions: Decisions) -> tuple[Tensor, dict[str, Tensor]]:
+def gradients(
+    built: Method, columns: dict[str, Tensor], probes: set[str], decisions: Decisions
+) -> tuple[Tensor, dict[str, Tensor]]:
     fresh = {name: tensor.detach().clone().requires_grad_() for name, tensor in columns.items()}
     loss, _ = built.loss(rebuilt(fresh, probes), decisions)
     loss.backward()
@@ -102,7 +115,10 @@ def test_split_into_micro_batches(built: Method, sizes: tuple[int, ...]) -> None
         parts = [torch.nonzero(group_cells(decisions)[0] == cell)[:, 0] for cell in group_cells(decisions)[0].unique()]
     else:
         parts = list(torch.randperm(ROWS, generator=torch.Generator().manual_seed(0)).split(list(sizes)))
-    total, summed = torch.zeros((), dtype=torch.float64), {name: torch.zeros_like(tensor) for name, tensor in columns.items()}
+    total, summed = (
+        torch.zeros((), dtype=torch.float64),
+        {name: torch.zeros_like(tensor) for name, tensor in columns.items()},
+    )
     for part in parts:
         loss, grads = gradients(built, {n: t[part] for n, t in columns.items()}, probes, prepared.rows(part))
         total = total + loss
@@ -138,7 +154,9 @@ def test_padding_does_not_matter(built: Method) -> None:
     if "budget" not in decisions:
         decisions = decisions.with_extras({"budget": torch.full((ROWS,), COLUMNS)})
     flat = decisions.to_tensors()
-    wide = Decisions.from_tensors({name: padded(t, float("nan") if t.is_floating_point() else 3) for name, t in flat.items()})
+    wide = Decisions.from_tensors(
+        {name: padded(t, float("nan") if t.is_floating_point() else 3) for name, t in flat.items()}
+    )
     loss, grads = gradients(built, columns, probes, decisions)
     wide_loss, wide_grads = gradients(built, {n: padded(t, float("nan")) for n, t in columns.items()}, probes, wide)
     assert torch.allclose(loss, wide_loss, rtol=0, atol=1e-10 * max(1.0, float(loss.abs())))
@@ -186,7 +204,9 @@ def test_example_is_valid(built: Method, dtype: torch.dtype) -> None:
     assert evaluation.log_prob.grad is not None and evaluation.log_prob.grad.dtype == dtype
 
 
-@pytest.mark.parametrize("built", [built for _, built in METHODS if built.accept], ids=[n for n, b in METHODS if b.accept])
+@pytest.mark.parametrize(
+    "built", [built for _, built in METHODS if built.accept], ids=[n for n, b in METHODS if b.accept]
+)
 def test_dynamic_sampling_refuses_groups_of_equal_scores(built: Method) -> None:
     _, decisions = built.example(ROWS, COLUMNS, 3, torch.float64)
     assert built.accept is not None

@@ -105,7 +105,9 @@ def test_product_is_squared_plus_a_constant() -> None:
         differences.append(found("squared", moved, decisions)[0] - found("product", moved, decisions)[0])
     score, _, _ = rows(*batch())
     group = batch()[1].group
-    gaps = torch.stack([(score[group == cell] * torch.tensor([1.0, -1.0], dtype=torch.float64)).sum() for cell in range(3)])
+    gaps = torch.stack(
+        [(score[group == cell] * torch.tensor([1.0, -1.0], dtype=torch.float64)).sum() for cell in range(3)]
+    )
     assert torch.allclose(differences[0], differences[1], atol=1e-12)
     assert torch.allclose(differences[0], (gaps**2 / (2 * BETA)).mean(), atol=1e-12)
 
@@ -140,7 +142,9 @@ def test_gradient_is_that_of_rloo_on_the_regularised_reward(size: int) -> None:
     regularised = decisions.replace(reward=decisions.reward - torch.where(last, BETA * ratio[:, None], 0.0))
     leaf = log_prob.clone().requires_grad_()
     loss, _ = method("rloo").loss(Evaluation(log_prob=leaf), regularised)
-    assert torch.allclose(found("product", log_prob, decisions)[1], size * torch.autograd.grad(loss, leaf)[0], atol=1e-12)
+    assert torch.allclose(
+        found("product", log_prob, decisions)[1], size * torch.autograd.grad(loss, leaf)[0], atol=1e-12
+    )
 
 
 def test_symmetries() -> None:
@@ -179,7 +183,9 @@ def expected_gradient(slug: str, logits: Tensor, first: Tensor, second: Tensor, 
     for pair in itertools.product(range(5), repeat=2):
         action = torch.tensor(pair)[:, None]
         decisions = Decisions(
-            mask=torch.ones(2, 1, dtype=torch.bool), reward=REWARD[action], reference_log_prob=PRIOR.log()[action],
+            mask=torch.ones(2, 1, dtype=torch.bool),
+            reward=REWARD[action],
+            reference_log_prob=PRIOR.log()[action],
             group=torch.zeros(2, dtype=torch.int64),
         )
         loss, _ = built.loss(Evaluation(log_prob=leaf.log_softmax(0)[action]), decisions)
@@ -214,7 +220,9 @@ def test_theorem_1_gradient_descent_reaches_the_optimum_off_policy() -> None:
     weight = (data[pairs[:, 0]] * data[pairs[:, 1]])[:, None, None]
     action = pairs.reshape(-1, 1)
     decisions = Decisions(
-        mask=torch.ones(50, 1, dtype=torch.bool), reward=REWARD[action], reference_log_prob=PRIOR.log()[action],
+        mask=torch.ones(50, 1, dtype=torch.bool),
+        reward=REWARD[action],
+        reference_log_prob=PRIOR.log()[action],
         group=torch.arange(25).repeat_interleave(2),
     )
     built = method("copg", beta=BETA)

@@ -41,10 +41,17 @@ def test_dynamic_sampling_refuses_groups_without_a_difference() -> None:
 
 def test_overlong_punishment_by_hand() -> None:
     """Budget 4, buffer half of it: 0 up to 2 tokens, -1/2 at 3, -1 at 4. Only row 1 has 3 tokens."""
-    built = method("dapo", overlong_buffer=0.5, eps=0.0).replace(advantage=method("dapo", overlong_buffer=0.5).advantage.of)
+    built = method("dapo", overlong_buffer=0.5, eps=0.0).replace(
+        advantage=method("dapo", overlong_buffer=0.5).advantage.of
+    )
     assert built.credit(decisions()).advantage[:, 0].tolist() == [1.0, -0.5, 3.0, 7.0]
     limited = method("dapo", overlong_buffer=1.0, overlong_limit=3, overlong_penalty=3.0)
-    assert limited.replace(advantage=limited.advantage.of).credit(decisions()).advantage[:, 0].tolist() == [0.0, -3.0, 1.0, 5.0]
+    assert limited.replace(advantage=limited.advantage.of).credit(decisions()).advantage[:, 0].tolist() == [
+        0.0,
+        -3.0,
+        1.0,
+        5.0,
+    ]
 
 
 def test_the_raw_score_decides_what_is_informative() -> None:

@@ -69,4 +69,6 @@ def test_on_policy_gradient_is_that_of_log_prob() -> None:
 def test_gradient_by_finite_differences() -> None:
     built = method("grpo")
     batch = built.credit(decisions())
-    assert torch.autograd.gradcheck(lambda x: built.loss(Evaluation(log_prob=x), batch)[0], (now().log_prob,), eps=1e-7, atol=1e-6)
+    assert torch.autograd.gradcheck(
+        lambda x: built.loss(Evaluation(log_prob=x), batch)[0], (now().log_prob,), eps=1e-7, atol=1e-6
+    )

@@ -25,7 +25,9 @@ def test_ratio_is_the_geometric_mean() -> None:
     batch = decisions()
     log_prob = torch.full((4, 3), -2.0, dtype=torch.float64)
     log_prob[1] += torch.tensor([math.log(2.0), math.log(4.0), 0.0])
-    loss, metrics = method("gspo", eps=0.0, clip_low=math.inf, clip_high=math.inf).loss(Evaluation(log_prob=log_prob), batch)
+    loss, _ = method("gspo", eps=0.0, clip_low=math.inf, clip_high=math.inf).loss(
+        Evaluation(log_prob=log_prob), batch
+    )
     total = -HALF * 1.0 + HALF * 2.0 + HALF * 1.0 - HALF * 1.0
     assert torch.allclose(loss, number(total / 4))
 
@@ -36,7 +38,9 @@ def test_token_variant_has_the_same_number_and_gradient() -> None:
     found = []
     for variant in ("sequence", "token"):
         leaf = log_prob.clone().requires_grad_()
-        loss, _ = method("gspo", variant=variant, clip_low=0.03, clip_high=0.04).loss(Evaluation(log_prob=leaf), decisions())
+        loss, _ = method("gspo", variant=variant, clip_low=0.03, clip_high=0.04).loss(
+            Evaluation(log_prob=leaf), decisions()
+        )
         loss.backward()
         found.append((loss.detach(), leaf.grad))
     assert torch.allclose(found[0][0], found[1][0], atol=1e-12)
@@ -46,7 +50,7 @@ def test_token_variant_has_the_same_number_and_gradient() -> None:
 
 
 def test_a_response_is_clipped_whole() -> None:
-    """Row 3 (positive advantage): one token far above 1 pulls its sequence ratio over the bound, so all its tokens stop."""
+    """Row 3 (positive advantage): one token far above 1 pulls the sequence over the bound, so all tokens stop."""
     log_prob = torch.full((4, 3), -2.0, dtype=torch.float64)
     log_prob[3, 0] += 1.0
     leaf = log_prob.requires_grad_()

@@ -39,7 +39,9 @@ def test_unbiased_on_policy_and_biased_off_policy(baseline: str) -> None:
         for arm in range(3):
             action = torch.tensor([[arm]])
             decisions = Decisions(
-                mask=torch.ones(1, 1, dtype=torch.bool), reward=REWARD[action], reference_log_prob=PRIOR.log()[action],
+                mask=torch.ones(1, 1, dtype=torch.bool),
+                reward=REWARD[action],
+                reference_log_prob=PRIOR.log()[action],
                 extras={"baseline": value[None]},
             )
             evaluation = Evaluation(log_prob=logits.log_softmax(0)[action])

@@ -10,8 +10,25 @@ from ascent.core.plan import Linear
 from ascent.core.ranges import one_of, whole, within
 from ascent.core.registry import UnknownMethod, card, cards, method
 
-BASELINES = ["sft", "reinforce", "a2c", "ppo", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce_plus_plus", "ipo", "dpo", "naive_pg"]
-PARAMETERS = [(slug, item) for slug in (*BASELINES, "entropy_mechanism", "copg", "props") for item in card(slug).parameters]
+BASELINES = [
+    "sft",
+    "reinforce",
+    "a2c",
+    "ppo",
+    "rloo",
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "gspo",
+    "cispo",
+    "reinforce_plus_plus",
+    "ipo",
+    "dpo",
+    "naive_pg",
+]
+PARAMETERS = [
+    (slug, item) for slug in (*BASELINES, "entropy_mechanism", "copg", "props") for item in card(slug).parameters
+]
 NUMERIC = [(slug, item.name) for slug, item in PARAMETERS if type(item.default) in (int, float)]
 CHOICES = [(slug, item.name) for slug, item in PARAMETERS if type(item.default) is str]
 

@@ -44,7 +44,9 @@ def test_clip_by_hand(advantage: float, total: float, gradient: list[int]) -> No
     loss, metrics = method("ppo", normalise=False).loss(evaluation, batch(advantage))
     assert torch.allclose(loss, torch.tensor(-total / 4, dtype=torch.float64))
     loss.backward()
-    expected = torch.tensor([[-advantage * r * g / 4 for r, g in zip(RATIO, gradient, strict=True)]], dtype=torch.float64)
+    expected = torch.tensor(
+        [[-advantage * r * g / 4 for r, g in zip(RATIO, gradient, strict=True)]], dtype=torch.float64
+    )
     assert evaluation.log_prob.grad is not None
     assert torch.allclose(evaluation.log_prob.grad, expected)
     assert float(metrics["clip_fraction"]) == 0.25

@@ -30,7 +30,9 @@ def buffer(seed: int = 0, spread: float = 0.4) -> tuple[Tensor, Decisions]:
     draw = torch.Generator().manual_seed(seed)
     old = -torch.rand(6, 5, generator=draw, dtype=torch.float64) - 0.3
     now = old + spread * torch.randn(6, 5, generator=draw, dtype=torch.float64)
-    return now, Decisions(mask=torch.ones(6, 5, dtype=torch.bool), action=torch.zeros(6, 5, dtype=torch.int64), old_log_prob=old)
+    return now, Decisions(
+        mask=torch.ones(6, 5, dtype=torch.bool), action=torch.zeros(6, 5, dtype=torch.int64), old_log_prob=old
+    )
 
 
 def gradient(built: Method, log_prob: Tensor, decisions: Decisions) -> tuple[Tensor, Tensor]:
@@ -42,7 +44,9 @@ def gradient(built: Method, log_prob: Tensor, decisions: Decisions) -> tuple[Ten
 def test_objective_by_hand() -> None:
     """mean of max(r, clip(r, 0.7, 1.3)): ratios 0.5, 1, 1.5 give 0.7, 1, 1.5."""
     ratio = torch.tensor([[0.5, 1.0, 1.5]], dtype=torch.float64)
-    decisions = Decisions(mask=torch.ones(1, 3, dtype=torch.bool), old_log_prob=torch.full((1, 3), -1.0, dtype=torch.float64))
+    decisions = Decisions(
+        mask=torch.ones(1, 3, dtype=torch.bool), old_log_prob=torch.full((1, 3), -1.0, dtype=torch.float64)
+    )
     loss, grad = gradient(behaviour(kl_coefficient=0.0), ratio.log() - 1.0, decisions)
     assert torch.allclose(loss, torch.tensor((0.7 + 1.0 + 1.5) / 3, dtype=torch.float64))
     # Exactly 0 below 1 - eps, not cut above 1 + eps.
@@ -90,11 +94,19 @@ def test_gradient_vanishes_where_the_buffer_is_exactly_on_policy() -> None:
 
 def test_limits_reduce_to_ros() -> None:
     """No clip, no KL, one full-batch walk: at phi = theta one step of ROS; ROS is that plan, with plain SGD."""
-    open_ = behaviour(clip=math.inf, kl_coefficient=0.0, behaviour_passes=1, behaviour_minibatches=1, behaviour_target_kl=None)
+    open_ = behaviour(
+        clip=math.inf, kl_coefficient=0.0, behaviour_passes=1, behaviour_minibatches=1, behaviour_target_kl=None
+    )
     ros = behaviour(objective="ros", behaviour_learning_rate=1e-5)
     _, decisions = buffer()
-    assert torch.allclose(gradient(open_, decisions.old_log_prob, decisions)[1], gradient(ros, decisions.old_log_prob, decisions)[1])
-    assert (open_.plan.passes, open_.plan.minibatches, open_.plan.stop) == (1, 1, None) == (ros.plan.passes, ros.plan.minibatches, ros.plan.stop)
+    assert torch.allclose(
+        gradient(open_, decisions.old_log_prob, decisions)[1], gradient(ros, decisions.old_log_prob, decisions)[1]
+    )
+    assert (
+        (open_.plan.passes, open_.plan.minibatches, open_.plan.stop)
+        == (1, 1, None)
+        == (ros.plan.passes, ros.plan.minibatches, ros.plan.stop)
+    )
     assert ros.step == SGD(learning_rate=1e-5)
 
 
@@ -172,7 +184,7 @@ def test_estimated_divergence_is_never_negative() -> None:
 
 
 def test_advantage_weighted() -> None:
-    now, decisions = buffer()
+    _, decisions = buffer()
     advantage = torch.randn(6, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     built = behaviour(kl_coefficient=0.0, advantage_weighted=True)
     _, grad = gradient(built, decisions.old_log_prob, decisions.with_extras({"target_advantage": advantage}))
@@ -184,7 +196,9 @@ def test_gradient_by_finite_differences() -> None:
     built = behaviour(kl="taken")
     now, decisions = buffer()
     decisions = built.credit(decisions)
-    assert torch.autograd.gradcheck(lambda x: built.loss(Evaluation(log_prob=x), decisions)[0], (now.requires_grad_(),), eps=1e-7, atol=1e-6)
+    assert torch.autograd.gradcheck(
+        lambda x: built.loss(Evaluation(log_prob=x), decisions)[0], (now.requires_grad_(),), eps=1e-7, atol=1e-6
+    )
 
 
 PROBABILITY = torch.tensor([0.05, 0.15, 0.3, 0.5], dtype=torch.float64)
@@ -206,7 +220,9 @@ def test_greedy_sampler_starts_with_the_likeliest_action_and_is_batched() -> Non
 def test_sampling_error_is_the_divergence_of_the_counts() -> None:
     count = torch.tensor([[3.0, 1.0, 0.0, 4.0], [0.0, 0.0, 0.0, 2.0]], dtype=torch.float64)
     policy = torch.stack([PROBABILITY, torch.full((4,), 0.25, dtype=torch.float64)])
-    per_state = [kl_divergence(Categorical(probs=c / c.sum()), Categorical(probs=p)) for c, p in zip(count, policy, strict=True)]
+    per_state = [
+        kl_divergence(Categorical(probs=c / c.sum()), Categorical(probs=p)) for c, p in zip(count, policy, strict=True)
+    ]
     expected = (8 * per_state[0] + 2 * per_state[1]) / 10
     assert torch.allclose(sampling_error(policy, count), expected, atol=1e-6)
     assert float(sampling_error(policy, torch.zeros(2, 4))) == 0.0
@@ -223,7 +239,9 @@ def fit(logits: Tensor, actions: Tensor, built: Method, seed: int) -> Tensor:
         order = torch.randperm(len(actions), generator=generator(seed, len(actions), pass_))
         for part in order.chunk(built.plan.minibatches):
             action = actions[part][:, None]
-            decisions = Decisions(mask=torch.ones_like(action, dtype=torch.bool), action=action, old_log_prob=old[action])
+            decisions = Decisions(
+                mask=torch.ones_like(action, dtype=torch.bool), action=action, old_log_prob=old[action]
+            )
             loss, metrics = built.loss(Evaluation(log_prob=phi.log_softmax(0)[action]), decisions)
             if stop is not None and float(metrics["approximate_kl"]) > stop.above:
                 return phi.detach()
@@ -235,7 +253,13 @@ def fit(logits: Tensor, actions: Tensor, built: Method, seed: int) -> Tensor:
 
 def test_fitted_behaviour_cuts_the_sampling_error_of_a_bandit() -> None:
     """The central claim at a size for a test: 10 arms, m = 16, 256 samples, 4 seeds."""
-    built = behaviour(kl_coefficient=0.0, behaviour_passes=16, behaviour_minibatches=2, behaviour_learning_rate=0.03, behaviour_target_kl=0.1)
+    built = behaviour(
+        kl_coefficient=0.0,
+        behaviour_passes=16,
+        behaviour_minibatches=2,
+        behaviour_learning_rate=0.03,
+        behaviour_target_kl=0.1,
+    )
     errors: dict[str, list[float]] = {"on-policy": [], "props": []}
     for seed in range(4):
         logits = torch.randn(10, generator=generator(seed, "target"), dtype=torch.float64)

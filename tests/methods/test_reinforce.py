@@ -31,7 +31,9 @@ def test_reward_to_go_by_hand() -> None:
 
 
 def test_batch_baseline_is_the_mean_of_the_other_rows() -> None:
-    decisions = Decisions(mask=torch.ones(3, 1, dtype=torch.bool), reward=torch.tensor([[0.0], [1.0], [5.0]], dtype=torch.float64))
+    decisions = Decisions(
+        mask=torch.ones(3, 1, dtype=torch.bool), reward=torch.tensor([[0.0], [1.0], [5.0]], dtype=torch.float64)
+    )
     credited = method("reinforce", baseline="batch").credit(decisions)
     assert torch.allclose(credited.advantage[:, 0], torch.tensor([-3.0, -1.5, 4.5], dtype=torch.float64))
 
@@ -53,7 +55,9 @@ def test_unbiased_on_a_bandit_by_enumeration(baseline: str) -> None:
     for pair in itertools.product(range(3), repeat=2):
         action = torch.tensor(pair)[:, None]
         decisions = Decisions(mask=ended, reward=rewards[action], terminated=ended, truncated=~ended)
-        loss, _ = method("reinforce", baseline=baseline).loss(Evaluation(log_prob=logits.log_softmax(0)[action]), decisions)
+        loss, _ = method("reinforce", baseline=baseline).loss(
+            Evaluation(log_prob=logits.log_softmax(0)[action]), decisions
+        )
         weight = probability[list(pair)].prod().detach()
         estimate = estimate - weight * torch.autograd.grad(loss, logits)[0]
     assert torch.allclose(estimate, truth, atol=1e-12)

@@ -45,7 +45,9 @@ def test_the_group_is_needed_by_the_baseline_only() -> None:
 
 
 def test_clipped_ratio_is_averaged_over_tokens() -> None:
-    loss, _ = method("reinforce_plus_plus", kl_coefficient=0.0, clip_low=math.inf, clip_high=math.inf).loss(now(), decisions())
+    loss, _ = method("reinforce_plus_plus", kl_coefficient=0.0, clip_low=math.inf, clip_high=math.inf).loss(
+        now(), decisions()
+    )
     advantage = method("reinforce_plus_plus", kl_coefficient=0.0).credit(decisions()).advantage
     ratio = (now().log_prob - decisions().old_log_prob).exp()
     assert torch.allclose(loss, -(advantage * ratio)[decisions().mask].mean())

@@ -29,9 +29,13 @@ def test_closed_form_for_any_group_size() -> None:
 def test_loss_sums_over_tokens_and_averages_over_responses() -> None:
     loss, _ = method("rloo").loss(now(), decisions())
     log_prob = now().log_prob.detach()
-    expected = -sum(
-        a * float(log_prob[row, :length].sum()) for row, (a, length) in enumerate(zip((1, -1, -4, 4), LENGTHS, strict=True))
-    ) / 4
+    expected = (
+        -sum(
+            a * float(log_prob[row, :length].sum())
+            for row, (a, length) in enumerate(zip((1, -1, -4, 4), LENGTHS, strict=True))
+        )
+        / 4
+    )
     assert torch.allclose(loss, number(expected))
 
 
