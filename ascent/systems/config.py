@@ -88,6 +88,10 @@ class RunConfig:
             method = build_method(self.method, **self.parameters())
         except TypeError as error:
             raise BadConfig(f"set: {error}") from error
+        return self.applied(method)
+
+    def applied(self, method: Method) -> Method:
+        """A method with this run's plan and learning rate."""
         plan = {name: getattr(self, name) for name in ("passes", "minibatches") if getattr(self, name) is not None}
         step = method.step if self.learning_rate is None else dataclasses.replace(method.step, learning_rate=self.learning_rate)
         return method.replace(plan=dataclasses.replace(method.plan, **plan), step=step)

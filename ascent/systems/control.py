@@ -32,13 +32,13 @@ FED = frozenset(
 Controller = ActorCritic | RecurrentActorCritic
 
 
-def build(config: ControlConfig, processes: Processes) -> Assembly:
+def build(config: ControlConfig, method: Method, processes: Processes) -> Assembly:
     """The assembly of any method that learns from one policy's fresh steps.
 
     Raises:
         BadConfig: the method needs what an environment does not give, or a size does not fit.
     """
-    method = planned(config)
+    method = planned(config, method)
     refuse_unfed(method, FED, f"environment {config.env!r}")
     environments, policy = world(config, method, processes)
     sampler = VectorSampler(policy, environments, horizon(config, environments), **sampling(config, environments, processes))
@@ -52,9 +52,8 @@ def build(config: ControlConfig, processes: Processes) -> Assembly:
     return Assembly(system, method, "steps", "return", saver(config, policy, sampler))
 
 
-def planned(config: ControlConfig) -> Method:
-    """The configured method; a recurrent policy learns from whole streams."""
-    method = config.composed()
+def planned(config: ControlConfig, method: Method) -> Method:
+    """The method; a recurrent policy learns from whole streams."""
     if not config.recurrent:
         return method
     plan = dataclasses.replace(method.plan, unit="row", minibatches=min(method.plan.minibatches, config.environments))

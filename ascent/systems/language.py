@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
@@ -37,14 +38,15 @@ SUCCESS = 1.0  # a reward of at least this counts as a pass
 SHOWN = 4  # completions kept per evaluation
 
 
-def build(config: LanguageConfig, processes: Processes) -> Assembly:
+def build(config: LanguageConfig, method: Method, processes: Processes) -> Assembly:
     """The assembly of any method that learns from groups of fresh responses.
 
     Raises:
         BadConfig: before a model loads, where the method cannot be fed or the task or data are wrong.
     """
-    method = planned(config)
+    method = planned(method)
     refuse_unfed(method, FED, f"task {config.world!r}")
+    disable_progress_bar()  # our own bar is the one to watch
     rewards = own_rewards(config)
     task = world(config, rewards)
     if config.batch // config.group_size < processes.count:
@@ -93,9 +95,8 @@ def build(config: LanguageConfig, processes: Processes) -> Assembly:
     return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
 
 
-def planned(config: LanguageConfig) -> Method:
-    """The configured method; a response is dealt whole, because its prompt is forwarded once."""
-    method = config.composed()
+def planned(method: Method) -> Method:
+    """The method; a response is dealt whole, because its prompt is forwarded once."""
     if method.plan.unit != "decision":
         return method
     return method.replace(plan=dataclasses.replace(method.plan, unit="row"))

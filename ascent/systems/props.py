@@ -60,13 +60,12 @@ class Renormalised:
         """The memory that is viewed carries the content."""
 
 
-def build(config: ControlConfig, processes: Processes) -> Assembly:
+def build(config: ControlConfig, method: Method, processes: Processes) -> Assembly:
     """The assembly of `props`. A step of the run is one batch of n environment steps.
 
     Raises:
         BadConfig: the behaviour batch does not divide over the environments, or the policy is recurrent.
     """
-    method = config.composed()
     refuse_unfed(method, FED, f"environment {config.env!r}")
     sizes = method.parameters
     batch, behaviour_batch = int(sizes["batch"]), int(sizes["behaviour_batch"])

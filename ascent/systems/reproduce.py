@@ -7,13 +7,12 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-import ascent
 from ascent.systems.config import BadConfig
 
 
 def home() -> Path:
     """The folder of all experiments: beside the package in a clone, or in the present folder."""
-    beside = Path(ascent.__file__).parents[1] / "reproductions"
+    beside = Path(__file__).parents[2] / "reproductions"
     return beside if beside.is_dir() else Path("reproductions")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ascent.core.method import Method
 from ascent.evaluation.picture import draw
 from ascent.systems import config as configuration
 from ascent.systems.assembly import Assembly
@@ -55,8 +56,8 @@ class Result:
     model: Path
 
 
-def train(config: Config) -> Result:
-    """Train into a new run folder.
+def train(config: Config, method: Method | None = None) -> Result:
+    """Train into a new run folder, by the configured method or by a composed one.
 
     Raises:
         BadConfig: before anything heavy loads.
@@ -70,8 +71,8 @@ def train(config: Config) -> Result:
             f"run folder {folder} exists; continue it with `ascent resume {folder}`, choose another with --output, or remove it."
         )
     processes.wait()
-    method = config.composed()
-    assembly = assemble(config, processes)
+    method = config.composed() if method is None else config.applied(method)
+    assembly = assemble(config, method, processes)
     if processes.main:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / "config.json", config.to_json())
@@ -79,7 +80,7 @@ def train(config: Config) -> Result:
     return _run(config, assembly, processes, None)
 
 
-def resume(folder: Path, quiet: bool = False) -> Result:
+def resume(folder: Path, quiet: bool = False, method: Method | None = None) -> Result:
     """Go on from the newest readable checkpoint of a run folder, to the same end.
 
     Raises:
@@ -95,7 +96,8 @@ def resume(folder: Path, quiet: bool = False) -> Result:
     path, state = checkpoint.newest(folder / "checkpoints", lambda text: console.print(text, highlight=False))
     console.print(f"resuming from {path}", highlight=False)
     processes = Processes.launched()
-    return _run(config, assemble(config, processes), processes, state)
+    method = config.composed() if method is None else config.applied(method)
+    return _run(config, assemble(config, method, processes), processes, state)
 
 
 def _moved(config: Config, folder: Path) -> Config:
@@ -103,13 +105,13 @@ def _moved(config: Config, folder: Path) -> Config:
     return configuration.make(values.pop("family"), values)
 
 
-def assemble(config: Config, processes: Processes) -> Assembly:
+def assemble(config: Config, method: Method, processes: Processes) -> Assembly:
     """The system of a configuration; a method that is a whole system brings its own assembly."""
     if config.threads:
         torch.set_num_threads(config.threads)
     family = "control" if isinstance(config, ControlConfig) else "language"
     module = importlib.import_module(f"ascent.systems.{WHOLE.get(config.method, family)}")
-    built: Assembly = module.build(config, processes)
+    built: Assembly = module.build(config, method, processes)
     return built
 
 
