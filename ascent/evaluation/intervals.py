@@ -47,7 +47,7 @@ def bounds(
     statistic: Statistic = mean,
     level: float = 0.95,
     resamples: int = 5000,
-    expand: bool = True,
+    widen: bool = True,
 ) -> tuple[Array, Array]:
     """Lower and upper bootstrap bound of a statistic over the first axis; the other axes are kept.
 
@@ -57,9 +57,10 @@ def bounds(
         statistic: of one resample.
         level: coverage aimed at, in (0, 1).
         resamples: bootstrap samples, >= 100.
-        expand: widen the percentiles so that for normal numbers they match Student's t, which plain percentiles are
-            too narrow for at few runs (Hesterberg 2015, arXiv:1411.5279, section 5.3). At n = 3 that is the range of
-            the runs. False gives plain percentiles, as in rliable.
+        widen: stretch the distances of the percentiles from the estimate by t sqrt(n / (n - 1)) / z, with the quantiles
+            t of Student's distribution and z of the normal. Plain percentiles are too narrow at few runs (Hesterberg
+            2015, arXiv:1411.5279): with 3 normal numbers they cover the mean 74 times in 100, stretched ones 95 times.
+            False gives plain percentiles, as in rliable.
     """
     table = _runs(numbers)
     if not 0.0 < level < 1.0 or resamples < 100:
@@ -69,15 +70,21 @@ def bounds(
         nothing = np.full(table.shape[1:], np.nan)
         return nothing, nothing
     chosen = _generator(*words).integers(0, runs, (resamples, runs))
-    return _percentiles(statistic(table[chosen], 1), runs, level, expand)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(statistic(table[chosen], 1), (tail, 1.0 - tail), axis=0)
+    if widen:
+        stretch = stats.t.ppf(tail, runs - 1) / stats.norm.ppf(tail) * np.sqrt(runs / (runs - 1))
+        estimate = statistic(table, 0)
+        low, high = estimate + stretch * (low - estimate), estimate + stretch * (high - estimate)
+    return np.asarray(low), np.asarray(high)
 
 
 def interval(
-    numbers: npt.ArrayLike, *words: int | str, statistic: Statistic = mean, level: float = 0.95, expand: bool = True
+    numbers: npt.ArrayLike, *words: int | str, statistic: Statistic = mean, level: float = 0.95, widen: bool = True
 ) -> Interval:
     """The statistic of n independent numbers [n] with its bootstrap interval; arguments as in `bounds`."""
     table = _runs(numbers)
-    low, high = bounds(table, *words, statistic=statistic, level=level, expand=expand)
+    low, high = bounds(table, *words, statistic=statistic, level=level, widen=widen)
     return Interval(float(statistic(table, 0)), float(low), float(high))
 
 
@@ -106,7 +113,7 @@ def stratified(
     level: float = 0.95,
     resamples: int = 5000,
 ) -> Interval:
-    """A statistic over all runs of all tasks, resampling the runs of each task apart, as rliable does.
+    """A statistic over all runs of all tasks, resampling the runs of each task apart: rliable's plain percentiles.
 
     Args:
         scores: [runs, tasks], on a scale that tasks share.
@@ -124,7 +131,8 @@ def stratified(
         return Interval(estimate, np.nan, np.nan)
     chosen = _generator(*words).integers(0, runs, (resamples, runs, tasks))
     drawn = np.take_along_axis(table[None], chosen, axis=1)
-    low, high = _percentiles(statistic(drawn.reshape(resamples, -1), 1), runs, level, expand=False)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(statistic(drawn.reshape(resamples, -1), 1), (tail, 1.0 - tail))
     return Interval(estimate, float(low), float(high))
 
 
@@ -141,11 +149,3 @@ def _runs(numbers: npt.ArrayLike) -> Array:
 
 def _generator(*words: int | str) -> np.random.Generator:
     return np.random.default_rng(key("bootstrap", *words) & 0x7FFF_FFFF_FFFF_FFFF)
-
-
-def _percentiles(drawn: Array, runs: int, level: float, expand: bool) -> tuple[Array, Array]:
-    tail = (1.0 - level) / 2.0
-    if expand:
-        tail = float(stats.norm.cdf(np.sqrt(runs / (runs - 1)) * stats.t.ppf(tail, runs - 1)))
-    low, high = np.quantile(drawn, (tail, 1.0 - tail), axis=0)
-    return np.asarray(low), np.asarray(high)
