@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ascent.core.decisions import EMPTY, Decisions
+from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.policies.head import head, statistics, upcast
 from ascent.policies.policy import Probe
@@ -27,6 +28,9 @@ Prompt = str | Sequence[Message]
 
 NO_PROBES: Mapping[str, Probe] = {}
 VALUE_FILE = "value_head.safetensors"
+
+# Positions (rows x tokens) below which a part of a batch is not worth a forward pass of its own.
+SMALLEST_PART = 1024
 
 
 class CausalPolicy(nn.Module):
@@ -193,15 +197,15 @@ class CausalPolicy(nn.Module):
             ValueError: `value` is needed and the policy has no value head, or `needs` names a missing probe.
         """
         self._refuse(needs, probes)
-        mask = decisions.mask
-        states, _, logits = self._states(decisions, extra=0)
-        columns = self._columns(states, logits, decisions, needs, probes)
+        read = self._read(decisions, after=False)
+        columns = self._columns(read, needs, probes)
         if "value" in needs:
-            columns["value"] = self._spread(self._value(states)[mask[:, : states.shape[1]]], mask)
+            columns["value"] = self._value(read.hidden)
         if "features" in needs:
-            columns["features"] = self._spread(states[mask[:, : states.shape[1]]], mask)
-        found = {name.removeprefix("probe:"): columns.pop(name) for name in list(columns) if name.startswith("probe:")}
-        return Evaluation(**columns, probes=found)
+            columns["features"] = read.hidden
+        spread = {name: read.spread(column, decisions.mask) for name, column in columns.items()}
+        found = {name.removeprefix("probe:"): spread.pop(name) for name in list(spread) if name.startswith("probe:")}
+        return Evaluation(**spread, probes=found)
 
     @torch.no_grad()
     def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
@@ -211,18 +215,17 @@ class CausalPolicy(nn.Module):
             return decisions
         critic = bool(wanted & {"value", "next_value"})
         self._refuse(frozenset({"value"}) if critic else frozenset(), NO_PROBES)
-        mask = decisions.mask
-        states, after, logits = self._states(decisions, extra=1 if "next_value" in wanted else 0)
+        read = self._read(decisions, after="next_value" in wanted)
         columns: dict[str, Tensor] = {}
         if "old_log_prob" in wanted:
-            columns["old_log_prob"] = self._columns(states, logits, decisions, frozenset(), NO_PROBES)["log_prob"]
+            columns["old_log_prob"] = self._columns(read, frozenset(), NO_PROBES)["log_prob"]
         if critic:
-            value = self._spread(self._value(states)[mask[:, : states.shape[1]]], mask)
-            if "value" in wanted:
-                columns["value"] = value
-            if "next_value" in wanted:
-                columns["next_value"] = self._next_value(value, after, decisions)
-        return decisions.replace(**columns)
+            columns["value"] = self._value(read.hidden)
+        columns = {name: read.spread(column, decisions.mask) for name, column in columns.items()}
+        if "next_value" in wanted:
+            own = read.spread(self._value(read.after), decisions.mask)
+            columns["next_value"] = _next_value(columns["value"], own, decisions)
+        return decisions.replace(**{name: column for name, column in columns.items() if name in wanted})
 
     def _refuse(self, needs: frozenset[str], probes: Mapping[str, Probe]) -> None:
         if "value" in needs and self.value_head is None:
@@ -249,65 +252,44 @@ class CausalPolicy(nn.Module):
                 inputs["position_ids"] = (seen.long().cumsum(1) - 1).clamp(min=0)
         return inputs, prompt.shape[1]
 
-    def _states(self, decisions: Decisions, extra: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Last hidden states that predict each column [N, W, H], W <= T up to the last decision; those after
-        each column where `extra` is 1; and the logits [N, W, V] of a model that does not split."""
-        decided = decisions.mask.any(0).nonzero()
+    def _read(self, decisions: Decisions, after: bool) -> Read:
+        """The states of all decided entries. Rows of similar length are read together, to spare padding."""
+        parts = [self._read_rows(decisions, rows, after) for rows in _buckets(decisions)]
+        if len(parts) == 1:
+            return parts[0]
+        columns = {item.name: [getattr(part, item.name) for part in parts] for item in fields(Read)}
+        return Read(**{name: None if tensors[0] is None else torch.cat(tensors) for name, tensors in columns.items()})
+
+    def _read_rows(self, decisions: Decisions, rows: Tensor, after: bool) -> Read:
+        part = decisions.rows(rows)
+        decided = part.mask.any(0).nonzero()
         width = int(decided[-1]) + 1 if len(decided) else 1
-        inputs, prompt = self._inputs(decisions, width - 1 + extra)
+        inputs, prompt = self._inputs(part, width - 1 + int(after))
+        row, column = part.mask[:, :width].nonzero(as_tuple=True)
         logits = None
         if self.splits:
             states = _decoder(self.base)(**inputs, use_cache=False).last_hidden_state
         else:
-            kept = {"logits_to_keep": width + extra} if "logits_to_keep" in accepts(self.base) else {}
+            kept = {"logits_to_keep": width + int(after)} if "logits_to_keep" in accepts(self.base) else {}
             output = self.model(**inputs, **kept, use_cache=False, output_hidden_states=True)
             states = output.hidden_states[-1]
-            logits = output.logits[:, -width - extra :][:, :width]
-        before = states[:, prompt - 1 : prompt - 1 + width]
-        return before, states[:, prompt:] if extra else before, logits
+            logits = output.logits[:, -width - int(after) :][row, column]
+        hidden = states[row, prompt - 1 + column]
+        return Read(
+            rows[row], column, hidden, states[row, prompt + column] if after else hidden, part.action[row, column], logits
+        )
 
-    def _columns(
-        self,
-        states: Tensor,
-        logits: Tensor | None,
-        decisions: Decisions,
-        needs: frozenset[str],
-        probes: Mapping[str, Probe],
-    ) -> dict[str, Tensor]:
-        mask = decisions.mask
-        inside = mask[:, : states.shape[1]]
-        hidden, action = states[inside], decisions.action[:, : states.shape[1]][inside]
+    def _columns(self, read: Read, needs: frozenset[str], probes: Mapping[str, Probe]) -> dict[str, Tensor]:
+        """Columns of the head at the decided entries, [M, ...]."""
         asked = {name: probe for name, probe in probes.items() if f"probe:{name}" in needs}
-        if logits is None:
-            flat = head(hidden, self.base.get_output_embeddings(), action, needs, asked, self.temperature)
-        else:
-            flat = statistics(upcast(logits[inside]) / self.temperature, hidden, action, needs, asked)
-        return {name: self._spread(column, mask) for name, column in flat.items()}
+        if read.logits is None:
+            output = self.base.get_output_embeddings()
+            return head(read.hidden, output, read.action, needs, asked, self.temperature)
+        return statistics(upcast(read.logits) / self.temperature, read.hidden, read.action, needs, asked)
 
     def _value(self, states: Tensor) -> Tensor:
         assert self.value_head is not None
         return self.value_head(states)[..., 0].to(torch.promote_types(states.dtype, torch.float32))
-
-    @staticmethod
-    def _spread(flat: Tensor, mask: Tensor) -> Tensor:
-        """Numbers of the decided entries [M, ...] back at their places in [N, T, ...], 0 elsewhere."""
-        out = flat.new_zeros(*mask.shape, *flat.shape[1:])
-        return out.index_put(mask.nonzero(as_tuple=True), flat)
-
-    def _next_value(self, value: Tensor, after: Tensor, decisions: Decisions) -> Tensor:
-        """The value of the next decision of a row; after its last, V of the whole response where it was truncated."""
-        mask = decisions.mask
-        own = torch.zeros_like(value)
-        own[:, : after.shape[1]] = self._value(after)
-        result = torch.zeros_like(value)
-        coming, known = torch.zeros_like(value[:, 0]), torch.zeros_like(mask[:, 0])
-        for column in range(mask.shape[1] - 1, -1, -1):
-            here = mask[:, column]
-            result[:, column] = torch.where(known, coming, own[:, column])
-            coming = torch.where(here, value[:, column], coming)
-            known = known | here
-        ended = decisions.terminated & mask if "terminated" in decisions else torch.zeros_like(mask)
-        return torch.where(mask & ~ended, result, 0.0)
 
     @property
     def splits(self) -> bool:
@@ -340,6 +322,63 @@ class CausalPolicy(nn.Module):
         apart = output(states).float()
         tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 2e-2
         return apart.shape == whole.shape and bool((apart - whole).abs().max() <= tolerance * (1 + whole.abs().max()))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a forward pass found at the M decided entries.
+
+    Attributes:
+        row, column: [M] their places in [N, T].
+        hidden: [M, H] the state that predicts the action; after: [M, H] the state behind it.
+        action: [M]; logits: [M, V] only where the model does not split.
+    """
+
+    row: Tensor
+    column: Tensor
+    hidden: Tensor
+    after: Tensor
+    action: Tensor
+    logits: Tensor | None
+
+    def spread(self, flat: Tensor, mask: Tensor) -> Tensor:
+        """Numbers of the decided entries [M, ...] at their places in [N, T, ...], 0 elsewhere."""
+        return flat.new_zeros(*mask.shape, *flat.shape[1:]).index_put((self.row, self.column), flat)
+
+
+def _buckets(decisions: Decisions) -> list[Tensor]:
+    """Rows in parts of similar length, more parts only while each spares a tenth of the positions."""
+    mask, device = decisions.mask, decisions.mask.device
+    places = torch.arange(1, mask.shape[1] + 1, device=device)
+    lengths = torch.where(mask, places, 1).amax(1).cpu() if mask.numel() else torch.ones(len(mask))
+    order = lengths.argsort(stable=True)
+    prompt = decisions.context["prompt"].shape[1]
+
+    def positions(parts: list[Tensor]) -> int:
+        return sum(len(part) * (prompt + int(lengths[part[-1]])) for part in parts if len(part))
+
+    best = [torch.arange(len(mask))]
+    cost = len(mask) * (prompt + int(lengths.max())) if len(mask) else 0
+    for count in (2, 4, 8):
+        parts = list(order.tensor_split(count))
+        if positions(parts) < SMALLEST_PART * count or positions(parts) > 0.9 * cost:
+            break
+        best, cost = [part.sort().values for part in parts], positions(parts)
+    return [part.to(device) for part in best]
+
+
+def _next_value(value: Tensor, own: Tensor, decisions: Decisions) -> Tensor:
+    """The value of a row's next decision; after its last, `own`: V of prompt and response together. 0 where terminated."""
+    mask = decisions.mask
+    result = torch.zeros_like(value)
+    coming, known = torch.zeros_like(value[:, 0]), torch.zeros_like(mask[:, 0])
+    for column in range(mask.shape[1] - 1, -1, -1):
+        here = mask[:, column]
+        result[:, column] = torch.where(known, coming, own[:, column])
+        coming = torch.where(here, value[:, column], coming)
+        known = known | here
+    ended = decisions.terminated & mask if "terminated" in decisions else torch.zeros_like(mask)
+    return torch.where(mask & ~ended, result, 0.0)
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:

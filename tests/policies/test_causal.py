@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ascent.core.decisions import Decisions
+from ascent.policies import causal
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import character_tokenizer, embedded
 
@@ -246,3 +247,35 @@ def test_unknown_characters_and_folders_are_refused(tmp_path: Path) -> None:
         policy.encode_prompt("")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         CausalPolicy.load(tmp_path / "nowhere")
+
+
+def test_reading_rows_of_similar_length_together_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = embedded(ALPHABET, hidden=16, layers=2, heads=2, value_head=True).double()
+    assert policy.value_head is not None
+    torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([[12], [1], [3], [2], [0], [11], [1], [4]])
+    mask = torch.arange(14) < lengths
+    prompt, real = policy.pad_prompts([policy.encode_prompt("12+3="), policy.encode_prompt("7+8=")])
+    decisions = Decisions(
+        mask=mask,
+        context={"prompt": prompt, "prompt_mask": real},
+        context_row=torch.arange(8) // 4,
+        action=torch.randint(4, 14, mask.shape, generator=generator),
+        terminated=torch.zeros_like(mask),
+    )
+    needs = frozenset({"log_prob", "entropy", "value", "features"})
+
+    def found() -> list[Tensor]:
+        policy.zero_grad()
+        evaluation = policy.evaluate(decisions, needs)
+        columns = [evaluation.log_prob, evaluation.entropy, evaluation.value, evaluation.features]
+        torch.stack([(column * torch.arange(14).view(14, *[1] * (column.dim() - 2))).sum() for column in columns]).sum().backward()
+        gradients = [parameter.grad.clone() for parameter in policy.parameters() if parameter.grad is not None]
+        return [*columns, policy.annotate(decisions, frozenset({"value", "next_value"})).next_value, *gradients]
+
+    whole = found()
+    monkeypatch.setattr(causal, "SMALLEST_PART", 1)
+    assert len(causal._buckets(decisions)) > 1
+    for got, wanted in zip(found(), whole, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-10, rtol=0)
