@@ -1,4 +1,4 @@
-"""A method out of parts of several papers, registered and trained.
+"""A method out of parts of several papers, trained in the library's own loop.
 
     python examples/custom_method.py
 
@@ -12,22 +12,10 @@ import dataclasses
 
 import ascent
 from ascent.core.divergences import Entropy
-from ascent.core.registry import register
 from ascent.core.selectors import Top
 from ascent.core.term import Term
-from ascent.systems.config import LanguageConfig
-from ascent.systems.run import train
 
 
-@register(
-    "forking_rloo",
-    title="GRPO's clip, RLOO's baseline, forking tokens",
-    paper="an example",
-    year=2026,
-    url="",
-    family="language",
-    status="example",
-)
 def forking_rloo(fraction: float = 0.3, bonus: float = 0.003) -> ascent.Method:
     """Parts of four papers in one method.
 
@@ -42,16 +30,17 @@ def forking_rloo(fraction: float = 0.3, bonus: float = 0.003) -> ascent.Method:
 
 
 def main() -> None:
-    # The four lines that work anywhere: on any tensors, inside any trainer.
-    method = ascent.method("forking_rloo")
+    method = forking_rloo()
+    # The contract that works anywhere: on any tensors, inside any trainer.
     evaluation, decisions = method.example(rows=8, columns=6, seed=0)
     decisions = method.credit(decisions)
     loss, metrics = method.loss(evaluation, decisions)
     loss.backward()
-    print(f"loss {float(loss.detach()):.4f}, gradient reaches {int((evaluation.log_prob.grad != 0).sum())} of "
-          f"{int(decisions.mask.sum())} tokens, metrics: {', '.join(sorted(metrics))}")
+    reached = int((evaluation.log_prob.grad != 0).sum())
+    print(f"loss {float(loss.detach()):.4f}; {reached} of {int(decisions.mask.sum())} tokens learn")
+    print("metrics:", ", ".join(sorted(metrics)))
     # The same method in the library's own loop.
-    train(LanguageConfig(method="forking_rloo", task="arithmetic", steps=20))
+    ascent.train(method, task="arithmetic", steps=20, output="runs/forking_rloo")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-import ascent
-from ascent.core import registry
 from ascent.worlds.text.data import Data, read
 from ascent.worlds.text.rewards import Rewards, load
 
@@ -24,8 +22,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """An example as a module; what it registers is forgotten after the test."""
-    registry.discover()
-    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None and spec.loader is not None
@@ -36,8 +32,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_custom_method_trains_the_tokens_of_highest_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
-    module("custom_method", monkeypatch)
-    method = ascent.method("forking_rloo", fraction=0.3, bonus=0.0)
+    method = module("custom_method", monkeypatch).forking_rloo(fraction=0.3, bonus=0.0)
     evaluation, decisions = method.example(rows=8, columns=6, seed=0, dtype=torch.float64)
     loss, _ = method.loss(evaluation, decisions)
     loss.backward()
@@ -52,14 +47,14 @@ def test_custom_method_trains_the_tokens_of_highest_entropy(monkeypatch: pytest.
 
 
 def test_custom_method_pays_for_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
-    module("custom_method", monkeypatch)
-    method = ascent.method("forking_rloo", bonus=0.5)
+    method = module("custom_method", monkeypatch).forking_rloo(bonus=0.5)
     evaluation, decisions = method.example(rows=8, columns=6, seed=0, dtype=torch.float64)
     method.loss(evaluation, decisions)[0].backward()
     assert evaluation.entropy.grad is not None
     assert bool((evaluation.entropy.grad[decisions.mask] < 0).all())
 
 
+@pytest.mark.filterwarnings("ignore:.*infinity")
 def test_environment_keeps_gymnasiums_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = module("gymnasium_env", monkeypatch).Stopping()
     check_env(environment, skip_render_check=True)
