@@ -130,7 +130,7 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p:
         return tokens, torch.zeros(len(tokens), device=logits.device)
     scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
     log_probs = restricted(scaled, top_k, top_p).log_softmax(-1)
-    cumulative = log_probs.double().exp_().cumsum(-1)
+    cumulative = log_probs.to(torch.float64, copy=True).exp_().cumsum(-1)
     total = cumulative[:, -1:]
     goal = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, goal, right=True)

@@ -59,3 +59,11 @@ def test_restrictions_keep_at_least_the_likeliest() -> None:
 def test_greedy_takes_the_likeliest() -> None:
     tokens, log_probs = draw(torch.tensor([[0.0, 5.0, 1.0]]), torch.tensor([0.99]), 0.0, 0, 1.0)
     assert tokens.tolist() == [1] and log_probs.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_recorded_log_prob_is_that_of_the_distribution_in_every_precision(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[0.5, -1.0, 2.0, 0.0]] * 3, dtype=dtype)
+    tokens, log_prob = draw(logits, torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), 1.0, 0, 1.0)
+    expected = logits.double().log_softmax(-1)[torch.arange(3), tokens]
+    torch.testing.assert_close(log_prob.double(), expected, atol=1e-6, rtol=0)
