@@ -18,7 +18,15 @@ INK, SOFT, LINE = "#24292f", "#6e7781", "#d0d7de"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4d4d4d")
 
 
-def plot(arms: Sequence[Arm], path: Path, *, budget: str = "step", score: str = "score", title: str = "") -> None:
+def plot(
+    arms: Sequence[Arm],
+    path: Path,
+    *,
+    budget: str = "step",
+    score: str = "score",
+    title: str = "",
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> None:
     """Write a PNG: left the mean curve of each arm with its 95% band, right its final mean, interval and seeds.
 
     Args:
@@ -27,8 +35,9 @@ def plot(arms: Sequence[Arm], path: Path, *, budget: str = "step", score: str = 
         budget: what the curves' first numbers are.
         score: what the curves' second numbers and the final scores are.
         title: above the picture, or nothing.
+        limits: least and greatest score that can be (0 and 1 of a share); bands and intervals end there.
     """
-    rows = compare_table(arms)
+    rows = compare_table(arms, limits=limits)
     drawn = [arm for arm in arms if all(run.curve for run in arm.seeds)]
     figure = Figure(figsize=(10.5, max(3.6, 1.6 + 0.45 * len(arms))), dpi=160, facecolor="white", layout="constrained")
     if title:
@@ -37,7 +46,7 @@ def plot(arms: Sequence[Arm], path: Path, *, budget: str = "step", score: str = 
     left, right = figure.subplots(1, 2, width_ratios=ratios)
     colours = {arm.name: COLOURS[place % len(COLOURS)] for place, arm in enumerate(arms)}
     if drawn:
-        _curves(left, drawn, colours)
+        _curves(left, drawn, colours, limits)
         left.set_xlabel(budget, color=SOFT)
         left.set_ylabel(score, color=SOFT)
     else:
@@ -48,12 +57,18 @@ def plot(arms: Sequence[Arm], path: Path, *, budget: str = "step", score: str = 
     figure.savefig(path)
 
 
-def _curves(axes: Axes, arms: Sequence[Arm], colours: dict[str, str]) -> None:
+def _curves(axes: Axes, arms: Sequence[Arm], colours: dict[str, str], limits: tuple[float, float]) -> None:
     for arm in arms:
         found = band([run.curve for run in arm.seeds], "curve", arm.name)
         axes.plot(found.budget, found.mean, color=colours[arm.name], linewidth=1.9, label=arm.name)
         if np.isfinite(found.low).all():
-            axes.fill_between(found.budget, found.low, found.high, color=colours[arm.name], alpha=0.16, linewidth=0)
+            axes.fill_between(
+                found.budget,
+                *np.clip((found.low, found.high), *limits),
+                color=colours[arm.name],
+                alpha=0.16,
+                linewidth=0,
+            )
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     axes.margins(x=0.01)
     _plain(axes)

@@ -48,18 +48,22 @@ class Row:
         return self.difference_low > 0.0 or self.difference_high < 0.0
 
 
-def compare_table(arms: Sequence[Arm], level: float = 0.95) -> list[Row]:
+def compare_table(
+    arms: Sequence[Arm], level: float = 0.95, limits: tuple[float, float] = (-math.inf, math.inf)
+) -> list[Row]:
     """One row an arm, in the given order; differences are to the first arm, paired by seed.
 
     Args:
         arms: one or more with different names.
         level: of the intervals, in (0, 1).
+        limits: least and greatest score that can be (0 and 1 of a share); intervals of the mean end there.
     """
     check(arms)
     rows = []
     for arm in arms:
         finals = [run.final for run in arm.seeds]
         score = interval(finals, "final", level=level)
+        low, high = np.clip((score.low, score.high), *limits).tolist()
         change = paired_difference({} if arm is arms[0] else arms[0].finals, arm.finals, "difference", level=level)
         iqm = float(interquartile_mean(np.asarray(finals)))
         rows.append(
@@ -68,8 +72,8 @@ def compare_table(arms: Sequence[Arm], level: float = 0.95) -> list[Row]:
                 len(finals),
                 score.estimate,
                 iqm,
-                score.low,
-                score.high,
+                low,
+                high,
                 change.estimate,
                 change.low,
                 change.high,

@@ -41,6 +41,14 @@ def test_rows_hold_means_intervals_and_differences_to_the_first_arm() -> None:
     assert better.difference_high - better.difference_low < 0.1 < better.high - better.low
 
 
+def test_intervals_end_where_scores_must() -> None:
+    sure = [arm("nearly always", 0.9, 0.99, 1.0), arm("always", 1.0, 1.0, 1.0)]
+    free, ended = compare_table(sure), compare_table(sure, limits=(0.0, 1.0))
+    assert free[0].high > 1.0 == ended[0].high
+    assert ended[0].low == free[0].low
+    assert ended[1].difference_high == free[1].difference_high
+
+
 def test_the_screen_fits_eighty_columns_and_says_what_is_unknown() -> None:
     console = Console(width=80, record=True, file=None, force_terminal=False, quiet=False)
     with console.capture() as shown:
