@@ -81,12 +81,16 @@ def _methods(words: Sequence[str]) -> int:
     if "--json" in words:
         print(json.dumps(found, indent=2))
         return 0
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("method", "title", "paper", "year", "family", "status")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("method", "year", "family", "status"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("title", no_wrap=True, overflow="ellipsis")
     for item in found:
-        table.add_row(item["slug"], item["title"], item["paper"], str(item["year"]), item["family"], item["status"])
+        table.add_row(item["slug"], str(item["year"]), item["family"], item["status"], item["title"])
     Console().print(table)
     return 0
 

@@ -35,7 +35,8 @@ def refuse_unfed(method: Method, fed: frozenset[str], world: str) -> None:
     """Raise BadConfig, naming the missing needs, where a world cannot feed a method."""
     missing = sorted(method.needs - fed - DEFAULTED - {"mask"})
     if missing:
-        fitting = [card.slug for card in cards() if not card.build().needs - fed - DEFAULTED - {"mask"}]
+        acting = [card for card in cards() if card.family != "supervised"]
+        fitting = [card.slug for card in acting if not card.build().needs - fed - DEFAULTED - {"mask"}]
         raise BadConfig(
             f"method {method.slug!r} needs {', '.join(missing)}, which {world} does not give. "
             f"Methods that run here: {', '.join(fitting)}."
