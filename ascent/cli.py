@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,17 +82,10 @@ def _methods(words: Sequence[str]) -> int:
     if "--json" in words:
         print(json.dumps(found, indent=2))
         return 0
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("method", "year", "family", "status"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("title", no_wrap=True, overflow="ellipsis")
+    width = shutil.get_terminal_size().columns
     for item in found:
-        table.add_row(item["slug"], str(item["year"]), item["family"], item["status"], item["title"])
-    Console().print(table)
+        line = f"{item['slug']:<21}{item['year']}  {item['family']:<11} {item['status']:<9} {item['title']}"
+        print(line if len(line) <= width else line[: width - 1] + "…")
     return 0
 
 
