@@ -65,7 +65,9 @@ class CausalPolicy(nn.Module):
         if not temperature > 0:
             raise ValueError(f"temperature must be > 0; got {temperature!r}. For greedy answers use generate.")
         if chat and not tokenizer.chat_template:
-            raise ValueError("chat=True needs a tokenizer with a chat template; set tokenizer.chat_template or chat=False.")
+            raise ValueError(
+                "chat=True needs a tokenizer with a chat template; set tokenizer.chat_template or chat=False."
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
@@ -74,7 +76,9 @@ class CausalPolicy(nn.Module):
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos[0]
         self.value_head: nn.Linear | None = None
         if value_head:
-            self.value_head = nn.Linear(self.config.get_text_config().hidden_size, 1, device=self.device, dtype=self.dtype)
+            self.value_head = nn.Linear(
+                self.config.get_text_config().hidden_size, 1, device=self.device, dtype=self.dtype
+            )
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
         self._splits: bool | None = None
@@ -101,7 +105,9 @@ class CausalPolicy(nn.Module):
         """
         folder = Path(source)
         if not folder.is_dir() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
-            raise FileNotFoundError(f"model folder {str(source)!r} does not exist; give a folder or a hub id 'owner/name'.")
+            raise FileNotFoundError(
+                f"model folder {str(source)!r} does not exist; give a folder or a hub id 'owner/name'."
+            )
         tokenizer = AutoTokenizer.from_pretrained(source)
         model: nn.Module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         if lora is not None:
@@ -163,7 +169,9 @@ class CausalPolicy(nn.Module):
         if isinstance(prompt, str) and not self.chat:
             ids = list(self.tokenizer(prompt)["input_ids"])
         else:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(item) for item in prompt]
+            messages = (
+                [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(item) for item in prompt]
+            )
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
             ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         unknown = self.tokenizer.unk_token_id
@@ -175,7 +183,9 @@ class CausalPolicy(nn.Module):
         if not ids and self.tokenizer.bos_token_id is not None:
             ids = [self.tokenizer.bos_token_id]
         if not ids:
-            raise ValueError("a prompt must hold at least one token; got an empty one and the tokenizer has no start token.")
+            raise ValueError(
+                "a prompt must hold at least one token; got an empty one and the tokenizer has no start token."
+            )
         return ids
 
     def pad_prompts(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -234,7 +244,9 @@ class CausalPolicy(nn.Module):
             if name.startswith("probe:") and name.removeprefix("probe:") not in probes:
                 raise ValueError(f"needs names {name!r}, but probes holds {sorted(probes) or 'none'}; pass that probe.")
         if "outcome" in needs or "outputs" in needs:
-            raise ValueError("a language policy has no `outcome` or `outputs`; the method needs another kind of policy.")
+            raise ValueError(
+                "a language policy has no `outcome` or `outputs`; the method needs another kind of policy."
+            )
 
     def _inputs(self, decisions: Decisions, columns: int) -> tuple[dict[str, Tensor], int]:
         """Arguments of the model for prompt + the first `columns` of the response, and the prompt's width."""
@@ -276,7 +288,12 @@ class CausalPolicy(nn.Module):
             logits = output.logits[:, -width - int(after) :][row, column]
         hidden = states[row, prompt - 1 + column]
         return Read(
-            rows[row], column, hidden, states[row, prompt + column] if after else hidden, part.action[row, column], logits
+            rows[row],
+            column,
+            hidden,
+            states[row, prompt + column] if after else hidden,
+            part.action[row, column],
+            logits,
         )
 
     def _columns(self, read: Read, needs: frozenset[str], probes: Mapping[str, Probe]) -> dict[str, Tensor]:
@@ -313,7 +330,7 @@ class CausalPolicy(nn.Module):
         output = self.base.get_output_embeddings()
         if output is None:
             return False
-        vocabulary = self.base.get_input_embeddings().weight.shape[0]
+        vocabulary = len(self.base.get_input_embeddings().weight)
         ids = (torch.arange(8, device=self.device) * 7919 % vocabulary)[None]
         whole = self.model(input_ids=ids, use_cache=False).logits.float()
         states = _decoder(self.base)(input_ids=ids, use_cache=False).last_hidden_state
@@ -368,7 +385,7 @@ def _buckets(decisions: Decisions) -> list[Tensor]:
 
 
 def _next_value(value: Tensor, own: Tensor, decisions: Decisions) -> Tensor:
-    """The value of a row's next decision; after its last, `own`: V of prompt and response together. 0 where terminated."""
+    """The value of a row's next decision; after its last, `own`: V of the whole text. 0 where terminated."""
     mask = decisions.mask
     result = torch.zeros_like(value)
     coming, known = torch.zeros_like(value[:, 0]), torch.zeros_like(mask[:, 0])

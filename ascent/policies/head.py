@@ -78,7 +78,7 @@ class FusedHead(torch.autograd.Function):
         return log_prob, entropy
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_log_prob: Tensor, of_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, action, normaliser, entropy = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -91,7 +91,9 @@ class FusedHead(torch.autograd.Function):
             log_probs = _logits(hidden[part], weight, bias, ctx.temperature).sub_(normaliser[part, None])
             slope = log_probs.exp()
             if ctx.with_entropy:
-                slope.mul_(log_probs.add_(entropy[part, None]).mul_(of_entropy[part, None]).add_(of_log_prob[part, None]))
+                slope.mul_(
+                    log_probs.add_(entropy[part, None]).mul_(of_entropy[part, None]).add_(of_log_prob[part, None])
+                )
             else:
                 slope.mul_(of_log_prob[part, None])
             slope.neg_().scatter_add_(-1, action[part, None], of_log_prob[part, None])
@@ -126,7 +128,12 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
 
 
 def plain(
-    hidden: Tensor, linear: Linear, action: Tensor, temperature: float, needs: frozenset[str], probes: Mapping[str, Probe]
+    hidden: Tensor,
+    linear: Linear,
+    action: Tensor,
+    temperature: float,
+    needs: frozenset[str],
+    probes: Mapping[str, Probe],
 ) -> dict[str, Tensor]:
     """All positions at once."""
     return statistics(upcast(linear(hidden)) / temperature, hidden, action, needs, probes)
@@ -146,7 +153,15 @@ def checkpointed(
     for start in range(0, max(len(hidden), 1), rows):
         part = slice(start, start + rows)
         columns = checkpoint(
-            plain, hidden[part], linear, action[part], temperature, needs, probes, use_reentrant=False, preserve_rng_state=False
+            plain,
+            hidden[part],
+            linear,
+            action[part],
+            temperature,
+            needs,
+            probes,
+            use_reentrant=False,
+            preserve_rng_state=False,
         )
         for name, column in columns.items():
             found.setdefault(name, []).append(column)
@@ -176,15 +191,17 @@ def head(
     Returns:
         `log_prob` [M], perhaps `entropy` [M], and `probe:<name>` [M] or [M, K].
     """
-    simple = type(linear) is torch.nn.Linear
-    vocabulary = linear.weight.shape[0] if simple else _width(linear, hidden)
+    simple = linear if type(linear) is torch.nn.Linear else None
+    vocabulary = _width(linear, hidden) if simple is None else simple.out_features
     if len(hidden) * vocabulary <= chunk:
         return plain(hidden, linear, action, temperature, needs, probes)
     rows = max(chunk // vocabulary, 1)
-    if probes or not simple:
+    if probes or simple is None:
         return checkpointed(hidden, linear, action, temperature, needs, probes, rows)
     with_entropy = "entropy" in needs
-    log_prob, entropy = FusedHead.apply(hidden, linear.weight, linear.bias, action, temperature, with_entropy, rows)
+    log_prob, entropy = FusedHead.apply(  # type: ignore[no-untyped-call]
+        hidden, simple.weight, simple.bias, action, temperature, with_entropy, rows
+    )
     return {"log_prob": log_prob, "entropy": entropy} if with_entropy else {"log_prob": log_prob}
 
 

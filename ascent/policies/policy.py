@@ -26,9 +26,7 @@ class Policy(Protocol):
         """Whether rows may be evaluated apart (False where rows are coupled, batch norm for example)."""
         ...
 
-    def evaluate(
-        self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] = ...
-    ) -> Evaluation:
+    def evaluate(self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] = ...) -> Evaluation:
         """The differentiable columns named in `needs`; only they are computed."""
         ...
 

@@ -36,7 +36,7 @@ def demonstrations(
         solution = task.demonstration(index)
         solutions.append(task.corrupt(solution, rng) if rng.random() < corrupted else solution)
         prompts.append(policy.encode_prompt(task.example(index).prompt))
-    ids = [list(item) + [policy.eos[0]] for item in policy.tokenizer(solutions, add_special_tokens=False)["input_ids"]]
+    ids = [[*item, policy.eos[0]] for item in policy.tokenizer(solutions, add_special_tokens=False)["input_ids"]]
     prompt, real = policy.pad_prompts(prompts)
     width = max(len(item) for item in ids)
     lengths = torch.tensor([[len(item)] for item in ids])

@@ -6,7 +6,7 @@ prompt, sample, position), so a response does not depend on which rows are sampl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class Distribution:
             raise ValueError(f"top_p must be in (0, 1]; got {self.top_p!r}. 1 keeps all tokens.")
         if not isinstance(self.top_k, int) or self.top_k < 0:
             raise ValueError(f"top_k must be an integer >= 0; got {self.top_k!r}. 0 keeps all tokens.")
-        if isinstance(self.stop, str) or any(not isinstance(item, str) or not item for item in self.stop):
+        if any(not isinstance(item, str) or not item for item in self.stop):
             raise ValueError(f"stop must be a tuple of non-empty strings; got {self.stop!r}.")
 
 
@@ -135,6 +135,23 @@ def _stopped(policy: CausalPolicy, tokens: Tensor, stop: tuple[str, ...]) -> Ten
     return torch.tensor([any(item in text for item in stop) for text in texts], device=tokens.device)
 
 
+def _strings(stop: Sequence[str]) -> tuple[str, ...]:
+    """A single string is a likely slip for a tuple of one, and would stop at each of its letters."""
+    if isinstance(stop, str):
+        raise ValueError(f"stop must be a tuple of non-empty strings; got {stop!r}. Write ({stop!r},).")
+    return tuple(stop)
+
+
+def fits(policy: CausalPolicy, length: int, max_new_tokens: int, index: int) -> None:
+    """Raise ValueError, which names the prompt, where prompt and response exceed the model's context."""
+    limit = policy.context_length
+    if limit is not None and length + max_new_tokens > limit:
+        raise ValueError(
+            f"prompt {index} has {length} tokens; with max_new_tokens={max_new_tokens} it exceeds the model's context "
+            f"of {limit}. Shorten or drop the prompt, lower max_new_tokens, or take a model with a longer context."
+        )
+
+
 class TextSampler:
     """Groups of responses to a task's prompts.
 
@@ -179,7 +196,7 @@ class TextSampler:
         ):
             if not isinstance(number, int) or number < low:
                 raise ValueError(f"{name} must be an integer >= {low}; got {number!r}.")
-        self.distribution = Distribution(temperature, top_p, top_k, stop if isinstance(stop, str) else tuple(stop))
+        self.distribution = Distribution(temperature, top_p, top_k, _strings(stop))
         if temperature == 0:
             raise ValueError("temperature must be > 0 to learn from samples; got 0. Greedy answers come from generate.")
         self.policy, self.task = policy, task
@@ -208,16 +225,8 @@ class TextSampler:
 
     def _encode(self, index: int) -> list[int]:
         ids = self.policy.encode_prompt(self.task.example(index).prompt)
-        self._fits(len(ids), f"prompt {index}")
+        fits(self.policy, len(ids), self.max_new_tokens, index)
         return ids
-
-    def _fits(self, length: int, name: str) -> None:
-        limit = self.policy.context_length
-        if limit is not None and length + self.max_new_tokens > limit:
-            raise ValueError(
-                f"{name} has {length} tokens; with max_new_tokens={self.max_new_tokens} it exceeds the model's context of "
-                f"{limit}. Shorten or drop the prompt, lower max_new_tokens, or take a model with a longer context."
-            )
 
     def _respond(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> Responses:
         at_once = len(prompts) if self.rows_at_once is None else max(self.rows_at_once // self.group_size, 1)
@@ -263,7 +272,7 @@ class TextSampler:
         """The cursor by consumed prompt."""
         return {"consumed": self.consumed}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the prompts that were consumed."""
         self.consumed = int(state["consumed"])
 
@@ -311,14 +320,10 @@ def generate(
         raise ValueError(
             f"samples, max_new_tokens and rows_at_once must be >= 1; got {samples}, {max_new_tokens}, {rows_at_once}."
         )
-    distribution = Distribution(temperature, top_p, top_k, tuple(stop))
+    distribution = Distribution(temperature, top_p, top_k, _strings(stop))
     encoded = [policy.encode_prompt(prompt) for prompt in prompts]
-    limit = policy.context_length
     for number, ids in enumerate(encoded):
-        if limit is not None and len(ids) + max_new_tokens > limit:
-            raise ValueError(
-                f"prompt {number} has {len(ids)} tokens; with max_new_tokens={max_new_tokens} it exceeds the context of {limit}."
-            )
+        fits(policy, len(ids), max_new_tokens, number)
     keys = mix(torch.tensor(key(seed, "generate")), torch.arange(len(encoded))[:, None], torch.arange(samples))
     at_once = max(rows_at_once // samples, 1)
     texts: list[list[str]] = []

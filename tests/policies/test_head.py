@@ -19,7 +19,10 @@ def inputs(positions: int = 13, bias: bool = True) -> tuple[Tensor, nn.Linear, T
 
 def gradients(columns: dict[str, Tensor], leaves: list[Tensor]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    total = sum((torch.randn(column.shape, generator=generator, dtype=column.dtype) * column).sum() for column in columns.values())
+    total = sum(
+        (torch.randn(column.shape, generator=generator, dtype=column.dtype) * column).sum()
+        for column in columns.values()
+    )
     return list(torch.autograd.grad(total, leaves))
 
 

@@ -15,7 +15,10 @@ POLICY = embedded(TASK.alphabet, hidden=16, layers=1, heads=2)
 
 def texts(corrupted: float, step: int = 0, batch: int = 200, seed: int = 0) -> list[str]:
     rows = demonstrations(TASK, POLICY, step, batch, seed, corrupted)
-    return [POLICY.tokenizer.decode(ids[keep], skip_special_tokens=True) for ids, keep in zip(rows.action, rows.mask, strict=True)]
+    return [
+        POLICY.tokenizer.decode(ids[keep], skip_special_tokens=True)
+        for ids, keep in zip(rows.action, rows.mask, strict=True)
+    ]
 
 
 def correct(found: list[str], start: int = 0) -> float:

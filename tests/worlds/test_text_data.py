@@ -60,10 +60,14 @@ def test_an_epoch_shows_every_training_row_once_in_a_new_order() -> None:
     data = Data(ROWS)
     size = len(data.train)
     epochs = [[data.example(epoch * size + place).prompt for place in range(size)] for epoch in range(2)]
-    assert sorted(map(str, epochs[0])) == sorted(map(str, epochs[1])) == sorted(str(row["prompt"]) for row in data.train)
+    assert (
+        sorted(map(str, epochs[0])) == sorted(map(str, epochs[1])) == sorted(str(row["prompt"]) for row in data.train)
+    )
     assert epochs[0] != epochs[1]
     assert Data(ROWS).example(3) == data.example(3)
-    assert [Data(ROWS, seed=1).example(place) for place in range(size)] != [data.example(place) for place in range(size)]
+    assert [Data(ROWS, seed=1).example(place) for place in range(size)] != [
+        data.example(place) for place in range(size)
+    ]
 
 
 def test_a_tenth_of_the_prompts_is_held_out() -> None:
@@ -94,3 +98,11 @@ def test_data_without_answers_needs_a_reward() -> None:
         Data([{"prompt": "a"}])
     with pytest.raises(ValueError, match="at least one row"):
         Data([])
+
+
+def test_a_line_separator_inside_a_string_does_not_end_a_row(tmp_path: Path) -> None:
+    assert read(written(tmp_path, '{"prompt": "a\u2028b"}\n')) == [{"prompt": "a\u2028b"}]
+
+
+def test_equal_data_prints_equal() -> None:
+    assert repr(Data(ROWS)) == repr(Data([*ROWS])) != repr(Data(ROWS[1:]))

@@ -40,17 +40,22 @@ def _lines(place: Path) -> Iterator[Row]:
     if place.suffix == ".json":
         listed = json.loads(text)
         if not isinstance(listed, list):
-            raise ValueError(f"{place}: a .json file must hold a list of rows; got {type(listed).__name__}. Use .jsonl for lines.")
+            raise ValueError(
+                f"{place}: a .json file must hold a list of rows; got {type(listed).__name__}. Use .jsonl for lines."
+            )
         for number, row in enumerate(listed, 1):
             yield _row(row, f"{place} row {number}")
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    # Only a newline ends a row: splitlines would also cut at separators that JSON strings may hold.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{place} line {number} is no JSON ({error.msg} at column {error.colno}); write one object a line.") from error
+            raise ValueError(
+                f"{place} line {number} is no JSON ({error.msg} at column {error.colno}); write one object a line."
+            ) from error
         yield _row(row, f"{place} line {number}")
 
 
@@ -58,7 +63,9 @@ def _folder(place: Path) -> Iterator[Row]:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(f"data folder {str(place)!r} needs the datasets package: pip install 'ascent-rl[data]'.") from error
+        raise ImportError(
+            f"data folder {str(place)!r} needs the datasets package: pip install 'ascent-rl[data]'."
+        ) from error
     stored = (place / "dataset_dict.json").is_file() or (place / "dataset_info.json").is_file()
     loaded = datasets.load_from_disk(str(place)) if stored else datasets.load_dataset(str(place))
     if isinstance(loaded, Mapping):
@@ -73,11 +80,19 @@ def _row(row: Any, where: str) -> Row:
     if not isinstance(row, Mapping):
         raise ValueError(f"{where} must be an object with a `prompt`; got {type(row).__name__}.")
     if "prompt" not in row:
-        raise ValueError(f"{where} has no `prompt`; it has {', '.join(map(str, row)) or 'no columns'}. Rename the column to `prompt`.")
+        raise ValueError(
+            f"{where} has no `prompt`; it has {', '.join(map(str, row)) or 'no columns'}. Rename one to `prompt`."
+        )
     prompt = row["prompt"]
-    chat = isinstance(prompt, list) and prompt and all(isinstance(item, Mapping) and {"role", "content"} <= set(item) for item in prompt)
+    chat = (
+        isinstance(prompt, list)
+        and prompt
+        and all(isinstance(item, Mapping) and {"role", "content"} <= set(item) for item in prompt)
+    )
     if not chat and not (isinstance(prompt, str) and prompt):
-        raise ValueError(f"{where}: `prompt` must be a non-empty string or a list of role/content messages; got {prompt!r}.")
+        raise ValueError(
+            f"{where}: `prompt` must be a non-empty string or a list of role/content messages; got {prompt!r}."
+        )
     return row
 
 
@@ -98,18 +113,30 @@ class Data:
     """
 
     def __init__(
-        self, rows: Sequence[Row], rewards: Rewards | None = None, seed: int = 0, max_new_tokens: int = 256, name: str = "data"
+        self,
+        rows: Sequence[Row],
+        rewards: Rewards | None = None,
+        seed: int = 0,
+        max_new_tokens: int = 256,
+        name: str = "data",
     ) -> None:
         if not rows:
             raise ValueError("rows must hold at least one row with a `prompt`; got none.")
         if rewards is None and not all(_answer(row) for row in rows):
-            raise ValueError("data without an `answer` in every row needs a reward function: pass --reward file.py:function.")
+            raise ValueError(
+                "data without an `answer` in every row needs a reward function: pass --reward file.py:function."
+            )
         self.name, self.seed, self.max_new_tokens, self.rewards = name, seed, max_new_tokens, rewards
         texts = sorted({_text(row) for row in rows}, key=lambda text: key("held out", text))
         held = set(texts[: max(len(texts) // 10, 1)]) if len(texts) > 1 else set()
         self.train = [row for row in rows if _text(row) not in held]
         self.held = [row for row in rows if _text(row) in held]
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    def __repr__(self) -> str:
+        """Equal for equal data, so that a cache may be named by it."""
+        rows = key(json.dumps([*self.train, *self.held], sort_keys=True, default=str))
+        return f"Data({self.name!r}, seed={self.seed}, rows={rows}, max_new_tokens={self.max_new_tokens})"
 
     @functools.cached_property
     def alphabet(self) -> str:
@@ -166,4 +193,6 @@ def _answer(row: Row) -> str:
 
 
 def _example(row: Row) -> Example:
-    return Example(row["prompt"], _answer(row), {name: item for name, item in row.items() if name not in ("prompt", "answer")})
+    return Example(
+        row["prompt"], _answer(row), {name: item for name, item in row.items() if name not in ("prompt", "answer")}
+    )

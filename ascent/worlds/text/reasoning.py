@@ -19,7 +19,7 @@ TRIES = 1000
 @functools.cache
 def data_sets() -> tuple[str, ...]:
     """Names of all data sets of the installed reasoning-gym."""
-    from reasoning_gym.factory import DATASETS
+    from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped,unused-ignore]
 
     return tuple(sorted(DATASETS))
 
@@ -40,14 +40,22 @@ class ReasoningGym:
     """
 
     def __init__(self, data_set: str, seed: int = 0, max_new_tokens: int = 128, **settings: Any) -> None:
-        import reasoning_gym
+        import reasoning_gym  # type: ignore[import-untyped,unused-ignore]
 
         self.name, self.seed, self.max_new_tokens = data_set, seed, max_new_tokens
         try:
             self.items = reasoning_gym.create_dataset(data_set, seed=seed, size=SIZE, **settings)
         except (TypeError, AssertionError) as error:
-            raise ValueError(f"reasoning-gym data set {data_set!r} refuses its settings {settings!r}: {error}.") from error
+            raise ValueError(
+                f"reasoning-gym data set {data_set!r} refuses its settings {settings!r}: {error}."
+            ) from error
         self._cached = functools.lru_cache(maxsize=4096)(self._find)
+
+    def __repr__(self) -> str:
+        """Equal for equal problems, so that a cache may be named by it."""
+        return (
+            f"ReasoningGym({self.name!r}, seed={self.seed}, {self.items.config}, max_new_tokens={self.max_new_tokens})"
+        )
 
     @functools.cached_property
     def alphabet(self) -> str:
@@ -61,7 +69,9 @@ class ReasoningGym:
             if reserved(entry["question"]) == wanted:
                 return Example(entry["question"], str(entry["answer"]), {"entry": entry})
         side = "held-out" if wanted else "training"
-        raise ValueError(f"reasoning-gym data set {self.name!r} gave no {side} problem in {TRIES} draws; it holds too few.")
+        raise ValueError(
+            f"reasoning-gym data set {self.name!r} gave no {side} problem in {TRIES} draws; it holds too few."
+        )
 
     def example(self, index: int) -> Example:
         return self._cached("train", index, False)

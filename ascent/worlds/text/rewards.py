@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 RewardFunction = Callable[..., Any]
 
@@ -50,7 +50,7 @@ def load(location: str) -> RewardFunction:
         near = get_close_matches(name, functions, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{place!r} has no function {name!r}; it has {', '.join(functions) or 'none'}.{hint}")
-    return found
+    return cast(RewardFunction, found)
 
 
 def total(each: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float | None]:
@@ -100,7 +100,9 @@ class Rewards:
         if not all(math.isfinite(weight) for weight in self.weights):
             raise ValueError(f"weights must be finite numbers; got {self.weights!r}.")
 
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float | None]:
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> list[float | None]:
         """The weighted sum of all functions, None where none applies."""
         return total(self.each(prompts, completions, **columns), self.weights)
 
@@ -142,8 +144,8 @@ class Rewards:
         thread.join(self.timeout)
         if thread.is_alive():
             raise RewardError(
-                f"reward {name!r} took longer than timeout={self.timeout:g} s for {len(arguments['completions'])} completions; "
-                "make it faster, give it a time limit of its own, or raise the timeout."
+                f"reward {name!r} took longer than timeout={self.timeout:g} s for one batch of completions; make it "
+                "faster, give it a time limit of its own, or raise the timeout."
             )
         if "error" in outcome:
             error = outcome["error"]
@@ -180,13 +182,13 @@ def checked(name: str, scores: Any, count: int) -> list[float | None]:
     """Scores as a list of finite numbers or None, one a completion. Raises RewardError, which names the function."""
     if isinstance(scores, str | bytes | dict) or not hasattr(scores, "__iter__"):
         raise RewardError(
-            f"reward {name!r} returned {type(scores).__name__}; it must return a list with one number or None a completion."
+            f"reward {name!r} returned {type(scores).__name__}; return a list with one number or None a completion."
         )
     listed = list(scores)
     if len(listed) != count:
         raise RewardError(
-            f"reward {name!r} returned {len(listed)} scores for {count} completions; return exactly one a completion, None "
-            "where it does not apply."
+            f"reward {name!r} returned {len(listed)} scores for {count} completions; return exactly one a completion, "
+            "None where it does not apply."
         )
     values: list[float | None] = []
     for place, score in enumerate(listed):
@@ -199,8 +201,8 @@ def checked(name: str, scores: Any, count: int) -> list[float | None]:
             number = math.nan
         if not math.isfinite(number):
             raise RewardError(
-                f"reward {name!r} returned {score!r} for completion {place}; each score must be a finite number, or None "
-                "where it does not apply."
+                f"reward {name!r} returned {score!r} for completion {place}; each score must be a finite number, "
+                "or None where it does not apply."
             )
         values.append(number)
     return values

@@ -17,7 +17,7 @@ from ascent.worlds.text.task import Example, TextTask
 class BatchDecoder(Protocol):
     """The part of a tokenizer that scoring needs."""
 
-    def batch_decode(self, sequences: Sequence[Sequence[int]], *, skip_special_tokens: bool) -> list[str]: ...
+    def batch_decode(self, sequences: list[list[int]], *, skip_special_tokens: bool) -> list[str]: ...
 
 
 class TextScore:
@@ -37,7 +37,9 @@ class TextScore:
         self, task: TextTask, tokenizer: BatchDecoder, rewards: Rewards | None = None, timeout: float = 60.0
     ) -> None:
         self.task, self.tokenizer = task, tokenizer
-        self.rewards = rewards or Rewards((task.score,), names=(f"verifier of {task.name}",), timeout=timeout, messages=False)
+        self.rewards = rewards or Rewards(
+            (task.score,), names=(f"verifier of {task.name}",), timeout=timeout, messages=False
+        )
 
     def __call__(self, decisions: Decisions) -> Decisions:
         texts = self.completions(decisions)
@@ -64,7 +66,8 @@ class TextScore:
         """Each function's scores of completions of these examples."""
         names = {name for example in examples for name in example.columns} | {"answer"}
         columns: dict[str, list[Any]] = {
-            name: [example.answer if name == "answer" else example.columns.get(name) for example in examples] for name in names
+            name: [example.answer if name == "answer" else example.columns.get(name) for example in examples]
+            for name in names
         }
         return self.rewards.each([example.prompt for example in examples], list(completions), **columns)
 

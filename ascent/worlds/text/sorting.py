@@ -79,7 +79,9 @@ class Sorting:
             new = added[0]
             place = sum(digit <= new for digit in digits)
             if number == start:
-                others = [spot for spot in range(len(digits) + 1) if [*digits[:spot], new, *digits[spot:]] != list(step)]
+                others = [
+                    spot for spot in range(len(digits) + 1) if [*digits[:spot], new, *digits[spot:]] != list(step)
+                ]
                 place = rng.choice(others) if others else place
             digits.insert(place, new)
             steps[number] = "".join(digits)
