@@ -69,3 +69,10 @@ def test_parts_of_other_papers_fit_in() -> None:
     total = sum(n * surrogate(a, r, 0.2, 0.28) for n, a, r in zip(LENGTHS, (1, -1, -4, 4), RATIOS, strict=True))
     assert torch.allclose(loss, number(total / sum(LENGTHS) - 0.02))
     assert torch.allclose(metrics["loss/entropy"], number(-0.02))
+
+
+def test_the_punishment_has_a_floor() -> None:
+    """Limit 2, buffer 1: 2 tokens lose 1, and so do the 3 tokens of row 1."""
+    capped = method("dapo", overlong_buffer=0.5, overlong_limit=2)
+    advantage = capped.replace(advantage=capped.advantage.of).credit(decisions()).advantage[:, 0]
+    assert advantage.tolist() == [1.0, -1.0, 2.0, 6.0]

@@ -266,3 +266,11 @@ def test_bad_bounds_are_refused() -> None:
         method("entropy_mechanism", bounds="quantile", covariance_low=0.9, covariance_high=5.0)
     with pytest.raises(ValueError, match=r"kl_fraction .* percentage"):
         method("entropy_mechanism", kl_fraction=2)
+
+
+def test_the_penalty_is_against_the_old_policy_not_the_sampler() -> None:
+    evaluation, decisions = sample()
+    built = method("entropy_mechanism", variant="kl_cov", kl_fraction=0.3)
+    stale = decisions.replace(behaviour_log_prob=decisions.old_log_prob - 1.0)
+    first, second = gradient(built, evaluation, decisions), gradient(built, evaluation, stale)
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])

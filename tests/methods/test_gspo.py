@@ -25,9 +25,7 @@ def test_ratio_is_the_geometric_mean() -> None:
     batch = decisions()
     log_prob = torch.full((4, 3), -2.0, dtype=torch.float64)
     log_prob[1] += torch.tensor([math.log(2.0), math.log(4.0), 0.0])
-    loss, _ = method("gspo", eps=0.0, clip_low=math.inf, clip_high=math.inf).loss(
-        Evaluation(log_prob=log_prob), batch
-    )
+    loss, _ = method("gspo", eps=0.0, clip_low=math.inf, clip_high=math.inf).loss(Evaluation(log_prob=log_prob), batch)
     total = -HALF * 1.0 + HALF * 2.0 + HALF * 1.0 - HALF * 1.0
     assert torch.allclose(loss, number(total / 4))
 

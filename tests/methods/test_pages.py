@@ -10,7 +10,16 @@ from ascent.core.registry import Card, cards
 
 ROOT = Path(__file__).parents[2]
 each = pytest.mark.parametrize("card", cards(), ids=[card.slug for card in cards()])
-SECTIONS = ("Idea", "Equation", "Code", "When to use it", "Defaults", "Checklist", "Known departures", "Measured result")
+SECTIONS = (
+    "Idea",
+    "Equation",
+    "Code",
+    "When to use it",
+    "Defaults",
+    "Checklist",
+    "Known departures",
+    "Measured result",
+)
 
 
 @each
