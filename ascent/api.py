@@ -83,5 +83,7 @@ def _location(reward: str | Callable[..., Any]) -> str:
         return reward
     file = inspect.getsourcefile(reward)
     if file is None or "<" in reward.__qualname__:
-        raise ValueError(f"reward {reward!r} must be a function at the top of a file, so that a resumed run can load it.")
+        raise ValueError(
+            f"reward {reward!r} must be a function at the top of a file, so that a resumed run can load it."
+        )
     return f"{file}:{reward.__qualname__}"

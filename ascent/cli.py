@@ -115,7 +115,9 @@ def _compare(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "ascent compare", allow_abbrev=False, epilog="Further flags are those of `ascent train`, for every arm."
     )
-    parser.add_argument("arms", nargs="+", help="methods: slug, or slug:name=value,name=value; the first is the reference")
+    parser.add_argument(
+        "arms", nargs="+", help="methods: slug, or slug:name=value,name=value; the first is the reference"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="runs per arm")
     parser.add_argument("--output", type=Path, help="folder of the results, runs/compare-<world>")
     parser.add_argument("--jobs", type=int, help="worker processes, as many as there are cores")

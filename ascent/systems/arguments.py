@@ -44,7 +44,9 @@ def _refuse_unknown(words: Sequence[str], kind: type) -> None:
         if flag is None or flag in names or flag in ("help", "debug") or flag.removeprefix("no_") in names:
             continue
         near = difflib.get_close_matches(flag, names, n=1)
-        other = [family for family, some in FAMILIES.items() if flag in {item.name for item in dataclasses.fields(some)}]
+        other = [
+            family for family, some in FAMILIES.items() if flag in {item.name for item in dataclasses.fields(some)}
+        ]
         hint = f" Did you mean --{near[0].replace('_', '-')}?" if near else ""
         hint = f" It belongs to {other[0]} runs." if other else hint
         raise BadConfig(f"unknown flag --{flag.replace('_', '-')}.{hint} `ascent train --help` lists all.")

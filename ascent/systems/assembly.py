@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ascent.core.method import DEFAULTED, Method
 from ascent.core.registry import cards
-from ascent.systems.config import BadConfig
+from ascent.systems.config import BadConfig, Config, ControlConfig
 from ascent.training.loop import System
 
 
@@ -31,13 +31,24 @@ class Assembly:
     save: Callable[[Path], None]
 
 
-def refuse_unfed(method: Method, fed: frozenset[str], world: str) -> None:
-    """Raise BadConfig, naming the missing needs, where a world cannot feed a method."""
-    missing = sorted(method.needs - fed - DEFAULTED - {"mask"})
+SHARED = ["action", "behaviour_log_prob", "old_log_prob", "reward", "terminated", "truncated", "value", "next_value"]
+SHARED += ["trajectory", "index", "log_prob", "entropy", "features"]
+FED = {
+    "language": frozenset({*SHARED, "reference_log_prob", "group", "key", "policy_version"}),
+    "control": frozenset({*SHARED, "outputs"}),
+}
+"""Columns that the samplers, policies and scorers of a family give."""
+
+
+def refuse_unfed(config: Config, method: Method) -> None:
+    """Raise BadConfig, naming the missing needs, where the configured world cannot feed the method."""
+    family = "control" if isinstance(config, ControlConfig) else "language"
+    given = FED[family] | DEFAULTED | {"mask"}
+    missing = sorted(method.needs - given)
     if missing:
-        acting = [card for card in cards() if card.family != "supervised"]
-        fitting = [card.slug for card in acting if not card.build().needs - fed - DEFAULTED - {"mask"}]
+        fitting = [card.slug for card in cards() if card.family != "supervised" and card.build().needs <= given]
+        what = "environment" if family == "control" else "task"
         raise BadConfig(
-            f"method {method.slug!r} needs {', '.join(missing)}, which {world} does not give. "
+            f"method {method.slug!r} needs {', '.join(missing)}, which {what} {config.world!r} does not give. "
             f"Methods that run here: {', '.join(fitting)}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from ascent.evaluation.arms import Arm, Seed
 from ascent.evaluation.plot import plot
 from ascent.evaluation.table import Row, compare_table, screen, write_csv, write_json
 from ascent.systems import config as configuration
+from ascent.systems.assembly import refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.systems.run import Result, resume, stored, train
 
@@ -66,17 +68,20 @@ def compare(
             config = dataclasses.replace(
                 arm_config(base, arm), seed=seed, output=output, threads=1, quiet=True, tensorboard=False
             )
-            config.composed()
+            refuse_unfed(config, config.composed())
             runs[arm, seed] = config
     console = Console()
     _warm_up(next(iter(runs.values())))
     results = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console)
-    found = [Arm(arm, [_seed(results[arm, seed], seed) for seed in range(base.seed, base.seed + seeds)]) for arm in arms]
+    found = [
+        Arm(arm, [_seed(results[arm, seed], seed) for seed in range(base.seed, base.seed + seeds)]) for arm in arms
+    ]
     found = at_common_budget(found)
-    rows = compare_table(found)
     score = next(iter(results.values())).score
+    limits = (0.0, 1.0) if score.startswith("pass@") else (-math.inf, math.inf)
+    rows = compare_table(found, limits=limits)
     unit = "prompts" if isinstance(base, LanguageConfig) else "environment steps"
-    plot(found, folder / "comparison.png", budget=unit, score=f"held-out {score}", title=base.world)
+    plot(found, folder / "comparison.png", budget=unit, score=f"held-out {score}", title=base.world, limits=limits)
     write_csv(rows, folder / "comparison.csv")
     write_json(rows, folder / "comparison.json", found)
     console.print(screen(rows, f"held-out {score}"))

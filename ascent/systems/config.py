@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-
 from ascent.core.method import Method
 from ascent.core.registry import card
 from ascent.core.registry import method as build_method
@@ -93,7 +92,11 @@ class RunConfig:
     def applied(self, method: Method) -> Method:
         """A method with this run's plan and learning rate."""
         plan = {name: getattr(self, name) for name in ("passes", "minibatches") if getattr(self, name) is not None}
-        step = method.step if self.learning_rate is None else dataclasses.replace(method.step, learning_rate=self.learning_rate)
+        step = (
+            method.step
+            if self.learning_rate is None
+            else dataclasses.replace(method.step, learning_rate=self.learning_rate)
+        )
         return method.replace(plan=dataclasses.replace(method.plan, **plan), step=step)
 
     @property
@@ -176,7 +179,8 @@ class LanguageConfig(RunConfig):
             raise BadConfig("data needs at least one reward; give --reward my_rewards.py:function.")
         if self.reward_weights and len(self.reward_weights) != len(self.reward):
             raise BadConfig(
-                f"reward_weights needs one number per reward; got {len(self.reward_weights)} for {len(self.reward)} rewards."
+                f"reward_weights needs one number per reward; got {len(self.reward_weights)} "
+                f"for {len(self.reward)} rewards."
             )
 
     @property
@@ -246,7 +250,9 @@ def make(family: str, values: Mapping[str, Any]) -> Config:
     for name in values:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            other = next((key for key, other in FAMILIES.items() if name in {f.name for f in dataclasses.fields(other)}), None)
+            other = next(
+                (key for key, other in FAMILIES.items() if name in {f.name for f in dataclasses.fields(other)}), None
+            )
             hint = f" Did you mean {near[0]!r}?" if near else f" It belongs to {other} runs." if other else ""
             raise BadConfig(f"unknown configuration key {name!r} of a {family} run.{hint}")
     tidy = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

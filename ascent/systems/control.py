@@ -25,10 +25,6 @@ from ascent.training.processes import Processes
 from ascent.training.program import Collect, Phase
 from ascent.worlds.gym import Environments
 
-FED = frozenset(
-    "action behaviour_log_prob old_log_prob reward terminated truncated value next_value trajectory index "
-    "log_prob entropy outputs features".split()
-)
 Controller = ActorCritic | RecurrentActorCritic
 
 
@@ -39,16 +35,24 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
         BadConfig: the method needs what an environment does not give, or a size does not fit.
     """
     method = planned(config, method)
-    refuse_unfed(method, FED, f"environment {config.env!r}")
+    refuse_unfed(config, method)
     environments, policy = world(config, method, processes)
-    sampler = VectorSampler(policy, environments, horizon(config, environments), **sampling(config, environments, processes))
+    sampler = VectorSampler(
+        policy, environments, horizon(config, environments), **sampling(config, environments, processes)
+    )
     memory = Fresh()
     learn = Learn(
         "policy", policy, method, memory, seed=config.seed, micro_rows=config.micro_rows, monitor=frozenset({"entropy"})
     )
     collect = Collect("collect", sampler, memory, statistics=sampler.statistics)
     phase = Phase("train", (collect, learn), config.steps)
-    system = System({"policy": policy}, {"fresh": memory}, (phase,), evaluator(config, policy, sampler), consumed(sampler, processes))
+    system = System(
+        {"policy": policy},
+        {"fresh": memory},
+        (phase,),
+        evaluator(config, policy, sampler),
+        consumed(sampler, processes),
+    )
     return Assembly(system, method, "steps", "return", saver(config, policy, sampler))
 
 
@@ -93,7 +97,9 @@ def sampling(config: ControlConfig, environments: Environments, processes: Proce
     }
 
 
-def evaluator(config: ControlConfig, policy: Controller, sampler: VectorSampler) -> Callable[[int], Mapping[str, float]]:
+def evaluator(
+    config: ControlConfig, policy: Controller, sampler: VectorSampler
+) -> Callable[[int], Mapping[str, float]]:
     """Returns over held-out episodes with deterministic actions."""
 
     def evaluate(step: int) -> Mapping[str, float]:
@@ -115,7 +121,9 @@ def saver(config: ControlConfig, policy: Controller, sampler: VectorSampler) -> 
 
     def save(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in policy.state_dict().items()}, folder / "policy.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in policy.state_dict().items()}, folder / "policy.safetensors"
+        )
         statistics = sampler.observation_statistics
         seen = None if statistics is None else {k: _plain(v) for k, v in statistics.state_dict().items()}
         description = {"env": config.env, "hidden": list(config.hidden), "recurrent": config.recurrent}

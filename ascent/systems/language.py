@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -30,10 +28,6 @@ from ascent.worlds.text.rewards import Rewards, load, total
 from ascent.worlds.text.score import TextScore
 from ascent.worlds.text.task import TextTask
 
-FED = frozenset(
-    "action behaviour_log_prob old_log_prob reference_log_prob reward terminated truncated value next_value group "
-    "trajectory key index policy_version log_prob entropy features".split()
-)
 SUCCESS = 1.0  # a reward of at least this counts as a pass
 SHOWN = 4  # completions kept per evaluation
 
@@ -45,7 +39,7 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
         BadConfig: before a model loads, where the method cannot be fed or the task or data are wrong.
     """
     method = planned(method)
-    refuse_unfed(method, FED, f"task {config.world!r}")
+    refuse_unfed(config, method)
     disable_progress_bar()  # our own bar is the one to watch
     rewards = own_rewards(config)
     task = world(config, rewards)
@@ -89,7 +83,10 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
     collect = Collect("collect", sampler, memory, score=score, accept=method.accept, refill=config.refill)
     evaluate = HeldOut(config, policy, task, score, budget) if config.evaluate_every else None
     system = System(
-        {"policy": policy}, {"fresh": memory}, (Phase("train", (collect, learn), config.steps),), evaluate,
+        {"policy": policy},
+        {"fresh": memory},
+        (Phase("train", (collect, learn), config.steps),),
+        evaluate,
         lambda: sampler.consumed,
     )
     return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)

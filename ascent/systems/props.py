@@ -23,7 +23,7 @@ from ascent.policies.actor_critic import ActorCritic
 from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, ControlConfig
-from ascent.systems.control import FED, consumed, evaluator, sampling, saver, world
+from ascent.systems.control import consumed, evaluator, sampling, saver, world
 from ascent.training.learn import Learn, Scorer
 from ascent.training.loop import System
 from ascent.training.memory import Memory, Remaining, Window
@@ -66,16 +66,19 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
     Raises:
         BadConfig: the behaviour batch does not divide over the environments, or the policy is recurrent.
     """
-    refuse_unfed(method, FED, f"environment {config.env!r}")
+    refuse_unfed(config, method)
     sizes = method.parameters
     batch, behaviour_batch = int(sizes["batch"]), int(sizes["behaviour_batch"])
     if config.recurrent:
-        raise BadConfig("recurrent must be off for props: its buffer joins collections of different memories. Drop --recurrent.")
+        raise BadConfig(
+            "recurrent must be off for props: its buffer joins collections of different memories. Drop --recurrent."
+        )
     if config.horizon is not None:
         raise BadConfig("horizon is no choice of props runs; set the behaviour batch: --set behaviour_batch=256")
     if behaviour_batch % config.environments:
         raise BadConfig(
-            f"environments must divide behaviour_batch={behaviour_batch}; got {config.environments}. Take environments=1."
+            f"environments must divide behaviour_batch={behaviour_batch}; got {config.environments}. "
+            "Take environments=1."
         )
     environments, target = world(config, method, processes)
     assert isinstance(target, ActorCritic)
@@ -87,23 +90,36 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
     window = Window(int(sizes["buffer_batches"]) * turns)
     collect = Collect("collect", sampler, window, statistics=sampler.statistics)
     learn = Learn(
-        "policy", target, method, Renormalised(window, sampler), seed=config.seed, every=turns,
-        monitor=frozenset({"entropy"}), micro_rows=config.micro_rows,
+        "policy",
+        target,
+        method,
+        Renormalised(window, sampler),
+        seed=config.seed,
+        every=turns,
+        monitor=frozenset({"entropy"}),
+        micro_rows=config.micro_rows,
     )
     stages: list[Stage] = [collect, learn]
     if "behaviour" in method.companions:
         kept: Memory = Remaining(window) if sizes["skip_oldest"] else window
         stages.append(
             Learn(
-                "behaviour", behaviour, method.companions["behaviour"], Renormalised(kept, sampler), seed=config.seed + 1,
-                before=(copy_parameters(target, behaviour),), scorers=scorers(method, target, behaviour),
+                "behaviour",
+                behaviour,
+                method.companions["behaviour"],
+                Renormalised(kept, sampler),
+                seed=config.seed + 1,
+                before=(copy_parameters(target, behaviour),),
+                scorers=scorers(method, target, behaviour),
             )
         )
     else:
         stages.append(Synchronise("behaviour", target, behaviour))
     phase = Phase("train", (Repeat("batch", turns, stages),), config.steps)
     models = {"policy": target, "behaviour": behaviour}
-    system = System(models, {"buffer": window}, (phase,), evaluator(config, target, sampler), consumed(sampler, processes))
+    system = System(
+        models, {"buffer": window}, (phase,), evaluator(config, target, sampler), consumed(sampler, processes)
+    )
     return Assembly(system, method, "steps", "return", saver(config, target, sampler))
 
 

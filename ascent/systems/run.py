@@ -25,7 +25,6 @@ from ascent.training.progress import ProgressBar
 from ascent.training.recorder import METRICS, Recorder, read
 from ascent.training.saver import Interrupted, Saver
 
-
 WHOLE = {"props": "props"}
 """Methods that are whole systems, by the module with their assembly."""
 
@@ -68,7 +67,8 @@ def train(config: Config, method: Method | None = None) -> Result:
     processes = Processes.launched()
     if folder.exists() and any(folder.iterdir()) and processes.main:
         raise FolderExists(
-            f"run folder {folder} exists; continue it with `ascent resume {folder}`, choose another with --output, or remove it."
+            f"run folder {folder} exists; continue it with `ascent resume {folder}`, choose another with --output, "
+            "or remove it."
         )
     processes.wait()
     method = config.composed() if method is None else config.applied(method)
@@ -129,7 +129,12 @@ def _run(config: Config, assembly: Assembly, processes: Processes, state: dict[s
             loop.load_state_dict(state)
         bar = stack.enter_context(ProgressBar(console, f"{config.method} {config.world}", assembly.unit))
         saver = stack.enter_context(
-            Saver(folder / "checkpoints", config.save_every, config.keep, lambda text: console.print(text, highlight=False))
+            Saver(
+                folder / "checkpoints",
+                config.save_every,
+                config.keep,
+                lambda text: console.print(text, highlight=False),
+            )
         )
         if main:
             recorder = Recorder(folder, tensorboard=config.tensorboard, wandb_project=config.wandb, since=loop.step)
@@ -169,5 +174,7 @@ def _finish(config: Config, assembly: Assembly, console: Console, main: bool) ->
         write(folder / "result.json", {"score": assembly.score, "before": before, "after": after})
         if before is not None and after is not None:
             console.print(f"held-out {assembly.score}: {before:.4g} before, {after:.4g} after", highlight=False)
-        console.print(f"run folder: {folder}\npolicy:     {result.model}\npicture:    {result.picture}", highlight=False)
+        console.print(
+            f"run folder: {folder}\npolicy:     {result.model}\npicture:    {result.picture}", highlight=False
+        )
     return result

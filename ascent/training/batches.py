@@ -33,7 +33,8 @@ def deal(collection: Decisions, plan: Plan, seed: int, round_: int, pass_: int) 
 def _refuse_empty(count: int, plan: Plan, what: str) -> None:
     if count < plan.minibatches:
         raise ValueError(
-            f"minibatches must be <= the {what} of a collection; got minibatches={plan.minibatches} with {count} {what}. "
+            f"minibatches must be <= the {what} of a collection; got minibatches={plan.minibatches} with "
+            f"{count} {what}. "
             "Collect more per step or deal fewer minibatches."
         )
 

@@ -171,7 +171,9 @@ class Learn:
                 pieces.append({name: now.column(name) for name in now})
         columns = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
         whole = loop.processes.gather_rows(columns, index, len(rows))
-        return Evaluation(**{name: whole.pop(name) for name in list(whole) if not name.startswith("probe:")}, probes=whole)
+        return Evaluation(
+            **{name: whole.pop(name) for name in list(whole) if not name.startswith("probe:")}, probes=whole
+        )
 
     def refuse_non_finite(self, totals: Mapping[str, Tensor]) -> None:
         """Raise Diverged before a broken state can be saved."""

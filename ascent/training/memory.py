@@ -147,7 +147,9 @@ class Dataset:
         return self.content.rows(torch.nonzero(torch.isin(self.units, chosen)).squeeze(1))
 
     def _order(self, epoch: int) -> Tensor:
-        return torch.argsort(uniform(torch.full((self.count,), key(self.seed, "dataset", epoch)), torch.arange(self.count)))
+        return torch.argsort(
+            uniform(torch.full((self.count,), key(self.seed, "dataset", epoch)), torch.arange(self.count))
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {}

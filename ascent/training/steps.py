@@ -48,7 +48,8 @@ class Stepper:
 
     def clear(self) -> None:
         """Forget the gradient."""
-        self.optimiser.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """Moments by parameter name."""
