@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ascent.policies import head as module
 from ascent.policies.head import FusedHead, checkpointed, head, plain
 
 ENTROPY = frozenset({"entropy"})
@@ -122,6 +123,15 @@ def test_no_tensor_of_the_chunked_path_grows_with_positions_times_vocabulary(pos
         columns = head(hidden, linear, torch.zeros(positions, dtype=torch.int64), ENTROPY, {}, chunk=8 * 500)
         (columns["log_prob"].sum() + columns["entropy"].sum()).backward()
     assert widest.numbers == 8 * 500
+
+
+def test_the_default_chunk_bounds_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", {"cpu": 4000})
+    monkeypatch.setattr(module, "FEWEST_ROWS", 8)
+    hidden = torch.randn(100, 4, requires_grad=True)
+    with Widest() as widest:
+        head(hidden, nn.Linear(4, 400), torch.zeros(100, dtype=torch.int64), ENTROPY, {})["log_prob"].sum().backward()
+    assert widest.numbers == 4000
 
 
 def test_half_precision_is_summed_in_single() -> None:
