@@ -225,7 +225,7 @@ class Method:
     def after(self, decisions: Decisions, totals: Mapping[str, Tensor], state: MethodState) -> MethodState:
         """The state after an optimiser step."""
         parts = {path: part.after(decisions, totals, state.parts[path]) for path, part in self.parts.items()}
-        return dataclasses.replace(state, parts=parts)
+        return MethodState(parts, state.clock)
 
     def example(
         self, rows: int = 8, columns: int = 6, seed: int = 0, dtype: torch.dtype = torch.float32
