@@ -69,20 +69,32 @@ class Preference(Part):
     keep_together = "group"
 
     @staticmethod
-    def _wins(decisions: Decisions) -> Tensor:
-        """[N, N] bool: row i beats row j of its group."""
-        cell, _, present = group_cells(decisions)
+    def _pairs(decisions: Decisions) -> tuple[Tensor, Tensor]:
+        """Rows [P] that win and rows [P] that lose, of every pair of a group whose scores differ."""
+        cell, count, present = group_cells(decisions)
         score = row_sum(decisions.reward, decisions.mask)
-        both = present[:, None] & present & (cell[:, None] == cell)
-        return both & (score[:, None] > score)
+        rows = torch.nonzero(present).squeeze(1)
+        rows = rows[torch.argsort(cell[rows], stable=True)]
+        size = count[rows]
+        first = torch.ones_like(rows, dtype=torch.bool)
+        first[1:] = cell[rows[1:]] != cell[rows[:-1]]
+        start = torch.nonzero(first).squeeze(1)[first.cumsum(0) - 1]
+        # Every row meets every row of its group: row i stands size[i] times against places start[i] + 0, 1, ...
+        ends = size.cumsum(0)
+        winner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), size)
+        place = torch.arange(len(winner), device=rows.device) - (ends - size)[winner]
+        one, other = rows[winner], rows[(start[winner] + place).clamp(max=max(len(rows) - 1, 0))]
+        won = score[one] > score[other]
+        return one[won], other[won]
 
     def prepare(self, decisions: Decisions, evaluation: Evaluation | None, state: State) -> Columns:
-        pairs = self._wins(decisions).sum().clamp(min=1)
-        return {"pair_share": (1.0 / pairs.to(decisions.reward.dtype)).expand(len(decisions))}
+        pairs = max(len(self._pairs(decisions)[0]), 1)
+        return {"pair_share": torch.full_like(decisions.reward[:, 0], 1.0 / pairs)}
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         ratio = row_log_ratio(evaluation, decisions)
-        difference = ratio[:, None] - ratio
+        winner, loser = self._pairs(decisions)
+        difference = ratio[winner] - ratio[loser]
         loss = -logsigmoid(self.beta * difference) if self.link == "sigmoid" else (difference - 0.5 / self.beta) ** 2
-        won = torch.where(self._wins(decisions), loss, torch.zeros_like(loss)).sum(1)
+        won = torch.zeros_like(ratio).index_add(0, winner, loss)
         return on_last(won * decisions.column("pair_share", "Preference"), decisions)
