@@ -42,9 +42,10 @@ def call_experiment(slug: str, function: str, call: tuple[Any, ...]) -> Any:
 
 def provenance() -> dict[str, Any]:
     """Versions, kind of machine and date of a measured result."""
+    cores = len(os.sched_getaffinity(0))
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()} CPU, {platform.system()}, {len(os.sched_getaffinity(0))} cores, 1 torch thread a run",
+        "machine": f"{platform.machine()} CPU, {platform.system()}, {cores} cores, 1 torch thread a run",
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES if version(package)},
     }

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ascent.systems.run import resume, train
 from ascent.systems.config import ControlConfig, LanguageConfig
+from ascent.systems.run import resume, train
 from ascent.training import checkpoint
 
 LANGUAGE = {
@@ -126,7 +126,10 @@ def test_every_checkpoint_of_a_props_run_leads_to_the_same_end(tmp_path):
         "horizon": None,
         "steps": 3,
         "keep": 100,
-        "set": ("batch=40", "behaviour_batch=20", "passes=1", "minibatches=2", "behaviour_passes=1", "behaviour_minibatches=2"),
+        "set": (
+            *("batch=40", "passes=1", "minibatches=2"),
+            *("behaviour_batch=20", "behaviour_passes=1", "behaviour_minibatches=2"),
+        ),
     }
     straight = tmp_path / "straight"
     train(ControlConfig(**config, output=str(straight)))
