@@ -32,10 +32,10 @@ class Assembly:
 
 
 SHARED = ["action", "behaviour_log_prob", "old_log_prob", "reward", "terminated", "truncated", "value", "next_value"]
-SHARED += ["trajectory", "index", "log_prob", "entropy", "features"]
+SHARED += ["index", "log_prob", "entropy", "features"]
 FED = {
-    "language": frozenset({*SHARED, "reference_log_prob", "group", "key", "policy_version"}),
-    "control": frozenset({*SHARED, "outputs"}),
+    "language": frozenset({*SHARED, "reference_log_prob", "group", "key", "policy_version", "budget"}),
+    "control": frozenset({*SHARED, "trajectory", "outputs"}),
 }
 """Columns that the samplers, policies and scorers of a family give."""
 
