@@ -239,8 +239,8 @@ def main() -> None:
     count, length, passes, minibatches = SETTINGS[chosen.env]
     notes = (
         f"{count} environments x {length} steps, {passes} passes x {minibatches} minibatches, actor and critic "
-        f"64-64 tanh. Median of {chosen.repeats} interleaved repeats of {chosen.steps} steps; gradient of one update equal to the "
-        f"hand-written loop's to {difference:.1g}. Load average {os.getloadavg()[0]:.2f}."
+        f"64-64 tanh. Median of {chosen.repeats} interleaved repeats of {chosen.steps} steps; gradient of one update "
+        f"equal to the hand-written loop's to {difference:.1g}. Load average {os.getloadavg()[0]:.2f}."
     )
     name = f"control_{chosen.env.split('-')[0].lower()}"
     write(name, f"PPO on {chosen.env}", table, machine("torch", "gymnasium", "numpy", "stable-baselines3"), notes)

@@ -19,8 +19,8 @@ def draw(metrics: Sequence[Mapping[str, Any]], path: Path, title: str, score: st
 
     held_out = f"held_out/{score}"
     reward = "episode_return" if any("episode_return" in line for line in metrics) else "reward"
-    title = PANELS[0][1] if reward == "reward" else "return of an episode"
-    wanted = ((held_out, f"held-out {score}"), (reward, title), *PANELS[1:])
+    rewarded = PANELS[0][1] if reward == "reward" else "return of an episode"
+    wanted = ((held_out, f"held-out {score}"), (reward, rewarded), *PANELS[1:])
     panels = [(name, label) for name, label in wanted if any(name in line for line in metrics)]
     figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.4), layout="constrained")
     figure.suptitle(title)
