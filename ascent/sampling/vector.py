@@ -1,7 +1,7 @@
 """A policy in several copies of an environment -> Decisions of fixed length.
 
 Dimensions: E environments (rows, N = E), T steps (columns), O observation numbers, A action numbers,
-K distribution parameters. Storage is time-major; the columns are [N, T] views of it.
+K distribution parameters. Acting writes time-major; the columns are [N, T].
 """
 
 from __future__ import annotations
@@ -174,10 +174,10 @@ class VectorSampler:
         self._taken += steps
         self.consumed += steps * count * self._processes
 
-        action_column = torch.from_numpy(np.stack(actions)).transpose(0, 1)
+        action_column = rows_first(np.stack(actions))
         with torch.no_grad():
             log_std = None if actor.log_std is None else torch.from_numpy(actor.log_std)
-            density = head.distribution(torch.from_numpy(outputs).transpose(0, 1), log_std)
+            density = head.distribution(rows_first(outputs), log_std)
             behaviour_log_prob = density.log_prob(action_column)
         extras: dict[str, Tensor] = {}
         if raws is not None and raw_successors is not None:
@@ -197,7 +197,7 @@ class VectorSampler:
             terminated=rows_first(terminated),
             truncated=rows_first(truncated & ~terminated),
             trajectory=numbers + rows_first(episodes),
-            index=index.T,
+            index=index.T.contiguous(),
             extras=extras,
         )
 
@@ -270,5 +270,9 @@ class VectorSampler:
 
 
 def rows_first(time_major: NDArray[Any]) -> Tensor:
-    """[T, N, ...] storage as an [N, T, ...] tensor over the same memory."""
-    return torch.from_numpy(time_major).transpose(0, 1)
+    """[T, N, ...] storage as a contiguous [N, T, ...] tensor.
+
+    Contiguous, because a checkpoint keeps numbers and not strides, and a sum over other strides rounds otherwise;
+    dealing single decisions would copy it anyway.
+    """
+    return torch.from_numpy(time_major).transpose(0, 1).contiguous()

@@ -44,7 +44,7 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
     learn = Learn(
         "policy", policy, method, memory, seed=config.seed, micro_rows=config.micro_rows, monitor=frozenset({"entropy"})
     )
-    collect = Collect("collect", sampler, memory, statistics=sampler.statistics)
+    collect = Collect("collect", sampler, memory, statistics=sampler.statistics, processes=processes)
     phase = Phase("train", (collect, learn), config.steps)
     system = System(
         {"policy": policy},
@@ -113,7 +113,7 @@ def evaluator(
 
 def consumed(sampler: VectorSampler, processes: Processes) -> Callable[[], int]:
     """Environment steps of all processes."""
-    return lambda: sampler.consumed * processes.count
+    return lambda: sampler.consumed
 
 
 def saver(config: ControlConfig, policy: Controller, sampler: VectorSampler) -> Callable[[Path], None]:

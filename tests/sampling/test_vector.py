@@ -214,3 +214,8 @@ def test_bad_arguments_and_foreign_states_are_refused():
         sampler_for(Corridor, count=2).load_state_dict(sampler_for(Corridor).state_dict())
     with pytest.raises(ValueError, match="no reward_scale"):
         sampler_for(Corridor, normalise_reward=True).load_state_dict(sampler_for(Corridor).state_dict())
+
+
+def test_columns_are_contiguous_so_that_a_checkpoint_changes_no_sum():
+    decisions = sampler_for("Pendulum-v1", normalise_observation=True, recurrent=True).act(0)
+    assert all(tensor.is_contiguous() for tensor in decisions.to_tensors().values())
