@@ -6,6 +6,7 @@ so a causal mask alone keeps padding on its right from being seen.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
@@ -120,12 +121,18 @@ class CausalPolicy(nn.Module):
             policy.value_head.load_state_dict(load_file(stored))
         return policy
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, merge: bool = False) -> None:
         """Write weights and tokenizer so that `AutoModelForCausalLM.from_pretrained(folder)` reads them.
 
-        With LoRA only the adapter is written, as peft does; `merged()` gives a whole model.
+        Args:
+            folder: made where it is missing.
+            merge: with LoRA, write a whole model with the adapter folded in, at the price of a copy in memory;
+                otherwise only the adapter is written, as peft does.
         """
-        self.model.save_pretrained(str(folder))  # type: ignore[operator]
+        model: Any = self.model
+        if merge and model is not self.base:
+            model = copy.deepcopy(model).merge_and_unload()
+        model.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
         if self.value_head is not None:
             save_file(self.value_head.state_dict(), Path(folder) / VALUE_FILE)
@@ -253,6 +260,10 @@ class CausalPolicy(nn.Module):
         prompt, real = decisions.context["prompt"], decisions.context["prompt_mask"]
         if decisions.context_row is not None:
             prompt, real = prompt[decisions.context_row], real[decisions.context_row]
+        if not bool(real[:, -1].all()):
+            # Collections that were joined are padded on the right; a response follows its prompt without a gap.
+            order = real.int().argsort(1, stable=True)
+            prompt, real = prompt.gather(1, order), real.gather(1, order)
         first = int(real.any(0).int().argmax())
         prompt, real = prompt[:, first:], real[:, first:]
         ids = torch.cat([prompt, decisions.action[:, :columns]], 1)

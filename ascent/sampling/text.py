@@ -128,9 +128,8 @@ def decoder_for(policy: CausalPolicy) -> Decoder:
 
 
 def _stopped(policy: CausalPolicy, tokens: Tensor, stop: tuple[str, ...]) -> Tensor:
-    """Whether each row's text now ends one of the stop strings: within its last tokens, one more than a stop
-    string has characters."""
-    tail = tokens[:, -max(len(item) for item in stop) - 1 :]
+    """Whether each row's last tokens hold a stop string. A character may take up to four tokens of bytes."""
+    tail = tokens[:, -4 * max(len(item) for item in stop) - 4 :]
     texts = policy.tokenizer.batch_decode(tail, skip_special_tokens=True)
     return torch.tensor([any(item in text for item in stop) for text in texts], device=tokens.device)
 

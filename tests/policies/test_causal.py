@@ -221,6 +221,17 @@ def test_lora_trains_only_the_adapter(tmp_path: Path) -> None:
     policy.evaluate(decisions, BOTH).log_prob.sum().backward()
     moved = [name for name, parameter in policy.named_parameters() if parameter.grad is not None]
     assert moved and all("lora_" in name for name in moved)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_" in name:
+                parameter += 0.5
+    policy.save(tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    policy.save(tmp_path / "whole", merge=True)
+    merged = CausalPolicy(AutoModelForCausalLM.from_pretrained(tmp_path / "whole"), policy.tokenizer)
+    expected = policy.evaluate(decisions, BOTH).log_prob
+    torch.testing.assert_close(merged.evaluate(decisions, BOTH).log_prob, expected, atol=1e-5, rtol=1e-5)
+    assert [name for name, _ in policy.named_parameters() if "lora_" in name]
 
 
 def test_chat_template_and_plain_prompts() -> None:

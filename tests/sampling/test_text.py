@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,3 +242,16 @@ def test_equal_prompts_are_different_groups() -> None:
     decisions = sampler(policy(), task=Folded()).act(0)
     assert decisions.group.unique().tolist() == [0, 1, 2, 3]
     assert len({tuple(tokens) for tokens in by_key(decisions).values()}) > 8
+
+
+def test_a_model_with_an_adapter_samples_what_it_evaluates(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    policy(peaked=3.0).save(tmp_path)
+    made = CausalPolicy.load(tmp_path, lora={"r": 2, "target_modules": ["q_proj", "v_proj"]})
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_" in name:
+                parameter += 0.3
+    decisions = sampler(made).act(0)
+    found = made.evaluate(decisions, LOG_PROB).log_prob
+    torch.testing.assert_close(found, decisions.behaviour_log_prob, atol=1e-5, rtol=0)
