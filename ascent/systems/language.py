@@ -80,7 +80,9 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
         exact_behaviour=sampler.exact,
         monitor=frozenset({"entropy"}),
     )
-    collect = Collect("collect", sampler, memory, score=score, accept=method.accept, refill=config.refill)
+    collect = Collect(
+        "collect", sampler, memory, score=score, accept=method.accept, refill=config.refill, processes=processes
+    )
     evaluate = HeldOut(config, policy, task, score, budget) if config.evaluate_every else None
     system = System(
         {"policy": policy},

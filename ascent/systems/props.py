@@ -88,7 +88,7 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
     )
     turns = batch // behaviour_batch
     window = Window(int(sizes["buffer_batches"]) * turns)
-    collect = Collect("collect", sampler, window, statistics=sampler.statistics)
+    collect = Collect("collect", sampler, window, statistics=sampler.statistics, processes=processes)
     learn = Learn(
         "policy",
         target,

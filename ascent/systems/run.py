@@ -65,7 +65,7 @@ def train(config: Config, method: Method | None = None) -> Result:
     """
     folder = config.folder
     processes = Processes.launched()
-    if folder.exists() and any(folder.iterdir()) and processes.main:
+    if folder.exists() and any(folder.iterdir()):
         raise FolderExists(
             f"run folder {folder} exists; continue it with `ascent resume {folder}`, choose another with --output, "
             "or remove it."

@@ -15,6 +15,7 @@ from ascent.core.part import Clock, MethodState
 from ascent.policies.policy import Policy
 from ascent.training.batches import deal, share, split
 from ascent.training.memory import Memory
+from ascent.training.processes import Processes
 from ascent.training.program import Hook
 from ascent.training.steps import Stepper
 
@@ -42,7 +43,7 @@ class Learn:
         model: the policy that learns.
         method: how.
         memory: where the collection is drawn from.
-        scorers: by column, what writes it from the collection: another policy's log-probs (`log_prob_of`), say.
+        scorers: by column, what writes it row by row: another policy's log-probs (`log_prob_of`), say.
         seed: of the dealing of minibatches.
         every: rounds of the phase between two runs of this stage.
         micro_rows: most rows in one forward, for memory only; None puts a whole update in one.
@@ -103,18 +104,31 @@ class Learn:
     def credited(self, collection: Decisions, loop: Loop) -> Decisions:
         """The columns that the method asked for, then its credit, on the rows of all processes."""
         needs = self.method.needs
-        with torch.no_grad():
-            if self.exact_behaviour and "old_log_prob" not in collection and "behaviour_log_prob" in collection:
-                collection = collection.replace(old_log_prob=collection.behaviour_log_prob)
-            own = needs & {"old_log_prob", "value", "next_value"}
-            absent = frozenset(name for name in own if name not in collection)
-            if absent:
-                collection = self.model.annotate(collection, absent)
-            for column, scorer in self.scorers.items():
-                if column in needs and column not in collection:
-                    collection = collection.with_extras({column: scorer(collection)})
-        collection = self.method.credit(loop.processes.gather(collection), self.state)
+        if self.exact_behaviour and "old_log_prob" not in collection and "behaviour_log_prob" in collection:
+            collection = collection.replace(old_log_prob=collection.behaviour_log_prob)
+        own = frozenset(name for name in needs & {"old_log_prob", "value", "next_value"} if name not in collection)
+        scored = {name: scorer for name, scorer in self.scorers.items() if name in needs and name not in collection}
+        if own or scored:
+            collection = self.annotated(collection, own, scored, loop.processes)
+        collection = self.method.credit(collection, self.state)
         return collection.flatten() if self.method.plan.unit == "decision" else collection
+
+    @torch.no_grad()
+    def annotated(
+        self, collection: Decisions, own: frozenset[str], scored: Mapping[str, Scorer], processes: Processes
+    ) -> Decisions:
+        """The columns `own` of the model and those of the scorers, in micro-batches and shares of rows."""
+
+        def written(part: Decisions) -> Decisions:
+            part = self.model.annotate(part, own) if own else part
+            return part.with_extras({name: scorer(part) for name, scorer in scored.items()}) if scored else part
+
+        index = torch.arange(processes.rank, len(collection), processes.count)
+        if len(index) == len(collection) and (self.micro_rows is None or len(index) <= self.micro_rows):
+            return written(collection)
+        pieces = [written(collection.rows(places)) for places in index.split(self.micro_rows or max(len(index), 1))]
+        columns = {name: torch.cat([piece.column(name) for piece in pieces]) for name in (*own, *scored) if len(index)}
+        return collection.with_extras(processes.gather_rows(columns, index, len(collection)))
 
     def update(self, rows: Decisions, loop: Loop) -> bool:
         """One optimiser step on `rows`. Returns whether the walk goes on (early stop)."""

@@ -1,14 +1,21 @@
-"""Several processes as one: every process holds the whole collection and works on its share of each update."""
+"""Several processes as one: every process holds the whole collection and works on its share of each update.
+
+`torchrun --nproc-per-node 2 -m ascent.cli train ...` starts them, or `accelerate launch --multi_gpu
+--num_processes 2 -m ascent.cli train ...`, which is torchrun too and needs no GPU here (`--cpu` would start one).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ascent.core.decisions import Decisions, concatenate
+
+Object = TypeVar("Object")
 
 
 class Processes:
@@ -19,10 +26,10 @@ class Processes:
 
     @classmethod
     def launched(cls) -> Processes:
-        """Join the processes that `accelerate launch` (or torchrun) started; alone otherwise."""
+        """Join the processes that a launcher started, by gloo: models live on the CPU. Alone otherwise."""
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(cpu=True)
         joined = cls()
         joined.rank, joined.count = state.process_index, state.num_processes
         return joined
@@ -32,23 +39,30 @@ class Processes:
         """Whether this process writes the run folder."""
         return self.rank == 0
 
+    def everyone(self, thing: Object) -> list[Object]:
+        """What each process gives, in order of rank, on every process."""
+        things: list[Object] = [thing] * self.count
+        if self.count > 1:
+            dist.all_gather_object(things, thing)
+        return things
+
+    def anyone(self, flag: bool) -> bool:
+        """Whether any process says so: the same answer on every process."""
+        return any(self.everyone(flag))
+
     def gather(self, part: Decisions) -> Decisions:
         """The rows of all processes, equal on every process and in the order that one process would give them."""
         if self.count == 1:
             return part
-        parts: list[dict[str, Tensor]] = [{}] * self.count
-        dist.all_gather_object(parts, part.to_tensors())
-        whole = concatenate([Decisions.from_tensors(flat) for flat in parts])
+        whole = concatenate([Decisions.from_tensors(flat) for flat in self.everyone(part.to_tensors())])
         # Prompts are dealt round robin, environments in blocks: groups tell the order of the former.
         grouped = "group" in whole and whole.group.dim() == 1
         return whole.rows(torch.argsort(whole.group, stable=True)) if grouped else whole
 
     def gather_rows(self, columns: dict[str, Tensor], index: Tensor, rows: int) -> dict[str, Tensor]:
         """Put every process's rows `index` of `columns` in their places: [rows, ...] on every process."""
-        pieces: list[tuple[Tensor, dict[str, Tensor]]] = [(index, columns)] * self.count
-        dist.all_gather_object(pieces, (index, columns))
         whole: dict[str, Tensor] = {}
-        for places, piece in pieces:
+        for places, piece in self.everyone((index, columns)):
             for name, tensor in piece.items():
                 if name not in whole:
                     whole[name] = tensor.new_zeros(rows, *tensor.shape[1:])
@@ -59,19 +73,23 @@ class Processes:
         """Add up gradients; the loss's coefficients already count the whole update."""
         if self.count == 1:
             return
-        for parameter in parameters:
-            if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
+        moved = [parameter for parameter in parameters if parameter.requires_grad]
+        # A parameter without gradient on every process has none: an optimiser leaves it alone.
+        used = [any(flags) for flags in zip(*self.everyone([x.grad is not None for x in moved]), strict=True)]
+        for parameter in (parameter for parameter, some in zip(moved, used, strict=True) if some):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
 
     def sum(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Add up metrics, which are shares of the update's."""
-        if self.count > 1:
-            for name in sorted(totals):
-                totals[name] = totals[name].clone()
-                dist.all_reduce(totals[name])
-        return totals
+        """Add up metrics, which are shares of the update's. A process without rows brings none."""
+        if self.count == 1:
+            return totals
+        whole: dict[str, Tensor] = {}
+        for part in self.everyone({name: metric.detach() for name, metric in totals.items()}):
+            for name, metric in part.items():
+                whole[name] = whole[name] + metric if name in whole else metric
+        return whole
 
     def wait(self) -> None:
         """Until every process is here."""

@@ -12,6 +12,7 @@ from ascent.core.decisions import Decisions, concatenate
 from ascent.core.method import Credit
 from ascent.sampling.sampler import Sampler
 from ascent.training.memory import Memory
+from ascent.training.processes import Processes
 
 if TYPE_CHECKING:
     from ascent.training.loop import Loop
@@ -42,6 +43,7 @@ class Collect:
         refill: at most so many further acts while rows are missing; the surplus waits for the next round.
         every: rounds of the phase between two runs of this stage.
         statistics: further numbers to report after an act (returns of finished episodes).
+        processes: that share the sampling; each one's sampler state is saved.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Collect:
         refill: int = 0,
         every: int = 1,
         statistics: Callable[[], Mapping[str, float]] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.name, self.sampler, self.memory, self.statistics = name, sampler, memory, statistics
+        self.processes = processes or Processes()
         self.score, self.accept, self.refill, self.every = score, accept, refill, every
         self.acts = 0
         self.surplus: Decisions | None = None
@@ -77,19 +81,23 @@ class Collect:
             loop.record({"refused": torch.tensor(float(refused))})
             # An update without a single informative row would be empty; the rows as they came are kept then.
             acted = kept if len(kept) else acted
-        self.surplus = acted.rows(slice(wanted, None)) if len(acted) > wanted else None
+        self.surplus = without_others(acted.rows(slice(wanted, None))) if len(acted) > wanted else None
         self.memory.put(acted.rows(slice(0, wanted)) if self.surplus is not None else acted)
 
     def act(self, loop: Loop) -> Decisions:
-        """One act of the sampler, scored; records the mean reward of a row."""
+        """One act of every process's sampler, scored; records the mean reward of a row."""
         acted = self.sampler.act(self.acts)
         self.acts += 1
         if self.score is not None:
             acted = self.score(acted)
+        acted = self.processes.gather(acted)
         loop.decisions += int(acted.mask.sum())
         loop.record(_summary(acted))
         if self.statistics is not None:
-            loop.record({name: torch.tensor(number) for name, number in self.statistics().items()})
+            own = self.processes.everyone(self.statistics())
+            for name in {name: None for found in own for name in found}:
+                numbers = [found[name] for found in own if name in found]
+                loop.record({name: torch.tensor(sum(numbers) / len(numbers))})
         return acted
 
     def accepted(self, acted: Decisions) -> tuple[Decisions, int]:
@@ -99,12 +107,26 @@ class Collect:
 
     def state_dict(self) -> dict[str, Any]:
         surplus = None if self.surplus is None else self.surplus.to_tensors()
-        return {"acts": self.acts, "surplus": surplus, "sampler": self.sampler.state_dict()}
+        samplers = self.processes.everyone(self.sampler.state_dict())
+        return {"acts": self.acts, "surplus": surplus, "samplers": samplers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if len(state["samplers"]) != self.processes.count:
+            raise ValueError(
+                f"the checkpoint was saved by {len(state['samplers'])} processes, and this run has "
+                f"{self.processes.count}; resume it with the same number."
+            )
         self.acts = state["acts"]
         self.surplus = None if state["surplus"] is None else Decisions.from_tensors(state["surplus"])
-        self.sampler.load_state_dict(state["sampler"])
+        self.sampler.load_state_dict(state["samplers"][self.processes.rank])
+
+
+def without_others(rows: Decisions) -> Decisions:
+    """The rows with their own contexts only; contexts that other rows shared do not travel on."""
+    if rows.context_row is None:
+        return rows
+    used, place = torch.unique(rows.context_row, return_inverse=True)
+    return rows.replace(context={name: tensor[used] for name, tensor in rows.context.items()}, context_row=place)
 
 
 def _summary(acted: Decisions) -> dict[str, Tensor]:

@@ -50,11 +50,11 @@ class Saver:
         self.say("stopping after this update (again: at once, from the last checkpoint)")
 
     def updated(self, loop: Loop) -> None:
-        """Save when due; end the run when asked."""
-        due = self.every and loop.updates % self.every == 0
-        if (due or self.stopping) and loop.processes.main:
+        """Save when due; end the run when asked. All processes stop at the same update."""
+        self.stopping = loop.processes.anyone(self.stopping)
+        if (self.every and loop.updates % self.every == 0) or self.stopping:
             try:
-                checkpoint.save(self.folder, loop.updates, loop.state_dict(), self.keep)
+                self.save(loop)
             except checkpoint.SaveFailed as error:
                 if self.stopping:
                     raise
@@ -70,5 +70,6 @@ class Saver:
 
     def save(self, loop: Loop) -> None:
         """A checkpoint now: the first, so that any kill can be resumed, and the last. Raises SaveFailed."""
+        state = loop.state_dict()
         if loop.processes.main:
-            checkpoint.save(self.folder, loop.updates, loop.state_dict(), self.keep)
+            checkpoint.save(self.folder, loop.updates, state, self.keep)
