@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -36,9 +37,12 @@ def experiment(slug: str) -> ModuleType:
             "Experiments live in the repository's reproductions folder: run this from a clone."
         )
     path = home() / slug / "experiment.py"
-    specification = importlib.util.spec_from_file_location(f"reproductions.{slug}", path)
+    # As a package, so that a long experiment may have files beside it: `from .strings import ...`.
+    name = f"reproductions.{slug}"
+    specification = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
     specification.loader.exec_module(module)
     return module
 
