@@ -19,7 +19,7 @@ from ascent.core.random import key
 from ascent.policies.action_head import Head
 from ascent.policies.actor_critic import Actor
 from ascent.worlds.gym import Environments
-from ascent.worlds.normalisation import RewardScale, RunningStatistics
+from ascent.worlds.normalisation import Exchange, RewardScale, RunningStatistics, alone
 
 RECENT = 100  # episodes in the running means that are shown
 
@@ -45,6 +45,7 @@ class VectorSampler:
         share: (rank, processes); this process steps copies rank * E ... of processes * E, with draws that
             depend on a copy's number only.
         discount: of the return whose deviation scales rewards.
+        exchange: with the processes of `share`, so that all normalise by the same statistics, those of all copies.
 
     `act` gives Decisions with context "observation" and "next_observation" [N, T, O] (the true successor,
     an episode's final observation included), `action`, `behaviour_log_prob`, `reward`, `terminated`,
@@ -62,6 +63,7 @@ class VectorSampler:
         normalise_reward: bool = False,
         share: tuple[int, int] = (0, 1),
         discount: float = 0.99,
+        exchange: Exchange = alone,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be an integer >= 1; got {steps!r}.")
@@ -77,7 +79,8 @@ class VectorSampler:
         self._keys = torch.tensor([key(seed, "action", number) for number in self._numbers])
         size = environments.observation_size
         self.observation_statistics = RunningStatistics(size) if normalise_observation else None
-        self.reward_scale = RewardScale(count, discount) if normalise_reward else None
+        self.reward_scale = RewardScale(count, discount, exchange=exchange) if normalise_reward else None
+        self.exchange = exchange
         self.consumed = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self.finished: list[tuple[float, int]] = []
@@ -104,7 +107,9 @@ class VectorSampler:
 
     def _learn(self, raw: NDArray[Any]) -> None:
         if self.observation_statistics is not None:
-            self.observation_statistics.update(raw)
+            everyone = self.exchange(raw)
+            if len(everyone):
+                self.observation_statistics.update(everyone)
 
     def _seen(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         statistics = self.observation_statistics
@@ -163,8 +168,12 @@ class VectorSampler:
                 rewards[t] = self.reward_scale(reward, over, cut)
                 raw_rewards[t] = reward  # type: ignore[index]
             raw = raw_successor
-            if ended.any():
+            restarting = bool(ended.any())
+            if restarting:
                 raw = self._restart(ended, actions, begun)
+            if normalising and (restarting or self._processes > 1):
+                self._learn(raw[ended])
+            if restarting:
                 observation = np.where(ended[:, None], self._seen(raw), observation)
                 actor.restart(ended)
         self._raw = raw
@@ -211,9 +220,7 @@ class VectorSampler:
             begun[place] = len(actions)
         self._return[ended] = 0.0
         self._episode[ended] += 1
-        raw = self._begin(ended)
-        self._learn(raw[ended])
-        return raw
+        return self._begin(ended)
 
     def statistics(self) -> dict[str, float]:
         """Mean return and length of the last 100 finished episodes; empty before the first."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import save_file
 
 from ascent.core.method import Method
@@ -24,6 +25,7 @@ from ascent.training.memory import Fresh
 from ascent.training.processes import Processes
 from ascent.training.program import Collect, Phase
 from ascent.worlds.gym import Environments
+from ascent.worlds.normalisation import alone
 
 Controller = ActorCritic | RecurrentActorCritic
 
@@ -94,6 +96,7 @@ def sampling(config: ControlConfig, environments: Environments, processes: Proce
         "normalise_observation": box if config.normalise_observation is None else config.normalise_observation,
         "normalise_reward": box if config.normalise_reward is None else config.normalise_reward,
         "share": (processes.rank, processes.count),
+        "exchange": alone if processes.count == 1 else lambda rows: np.concatenate(processes.everyone(rows)),
     }
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Exchange = Callable[[NDArray[Any]], NDArray[Any]]
+"""The rows [E, ...] of this process -> those of all processes, under one another in order of rank."""
+
+
+def alone(rows: NDArray[Any]) -> NDArray[Any]:
+    """The exchange of one process."""
+    return rows
 
 
 class RunningStatistics:
@@ -80,10 +89,14 @@ class RewardScale:
         environments: E streams.
         discount: of the running return, in [0, 1).
         clip: scaled rewards are clipped to [-clip, clip].
+        exchange: with the processes that share the statistics.
     """
 
-    def __init__(self, environments: int, discount: float = 0.99, clip: float = 10.0) -> None:
+    def __init__(
+        self, environments: int, discount: float = 0.99, clip: float = 10.0, exchange: Exchange = alone
+    ) -> None:
         self.discount = discount
+        self.exchange = exchange
         self.returns: NDArray[np.float64] = np.zeros(environments)
         self.statistics = RunningStatistics(1, clip)
 
@@ -92,7 +105,7 @@ class RewardScale:
     ) -> NDArray[np.float32]:
         """Scaled rewards [E] of one step; the running return of an ended episode starts anew."""
         self.returns = self.returns * self.discount + reward
-        self.statistics.update(self.returns[:, None])
+        self.statistics.update(self.exchange(self.returns[:, None]))
         scaled = self.statistics.scale(reward)
         self.returns = np.where(terminated | truncated, 0.0, self.returns)
         return scaled
