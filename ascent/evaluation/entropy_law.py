@@ -1,20 +1,14 @@
-"""Diagnostics of the entropy mechanism (Cui et al. 2025, arXiv 2505.22617): covariances, and the law R = b - a exp(H).
+"""What the entropy mechanism (Cui et al. 2025, arXiv 2505.22617) says of a run: R = b - a exp(H), and its cause.
 
-Pure tensor functions; a run's entropies and rewards come from its `metrics.jsonl`.
+Pure functions of what a run logs in `metrics.jsonl`: `entropy`, `reward`, and the `covariance` of the method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
-
-from ascent.core.decisions import Decisions
-from ascent.core.pairs import deviation, group_cells, row_sum
-
-SHARES = (2e-4, 2e-3, 2e-2, 0.2, 0.5)
-"""The shares of tokens whose mean covariance the paper prints."""
 
 
 @dataclass(frozen=True)
@@ -89,43 +83,28 @@ def fit_sizes(parameters: Tensor, coefficient: Tensor) -> tuple[float, float]:
     return line(parameters.double().log(), coefficient.double(), "fit_sizes")
 
 
-def top_means(covariance: Tensor, mask: Tensor, shares: Sequence[float] = SHARES) -> dict[float, float]:
-    """Mean covariance of the greatest `share` of the decisions (at least one), for each share.
+def decline_correlation(entropy: Tensor, covariance: Tensor, window: int = 1) -> float:
+    """Pearson correlation over steps of the covariance with the fall of the entropy, which theory says are equal.
+
+    The fall is from the mean of `window` steps to the mean of the next `window`, the covariance the mean of both:
+    a step's entropy is an estimate from its own responses, so that the difference of two is mostly noise.
 
     Args:
-        covariance, mask: [N, T].
-    """
-    ordered = covariance[mask].sort(descending=True).values
-    if not len(ordered):
-        return dict.fromkeys(shares, 0.0)
-    return {share: float(ordered[: max(int(share * len(ordered) + 1e-9), 1)].mean()) for share in shares}
-
-
-def response_covariance(log_prob: Tensor, decisions: Decisions) -> tuple[Tensor, Tensor]:
-    """Per response, its part of the group's covariance of (mean token log-prob, advantage), and the group's accuracy.
-
-    Args:
-        log_prob: [N, T] of the policy.
-        decisions: with `group`, `advantage` (one number a response) and `reward`.
+        entropy, covariance: [M] logged means in the order of training.
+        window: steps, >= 1.
 
     Returns:
-        [N] deviations multiplied, whose mean over a group is its covariance, and [N] the group's mean total reward.
+        In [-1, 1]; NaN where one of the two does not vary.
+
+    Raises:
+        ValueError: fewer than two differences.
     """
-    cell, count, present = group_cells(decisions)
-    length = decisions.mask.sum(1).clamp(min=1)
-    mean_log_prob = row_sum(log_prob, decisions.mask) / length
-    advantage = row_sum(decisions.advantage, decisions.mask) / length
-    product = deviation(mean_log_prob, cell, count, present) * deviation(advantage, cell, count, present)
-    score = row_sum(decisions.reward, decisions.mask)
-    return product, score - deviation(score, cell, count, present)
-
-
-def covariance_by_accuracy(
-    log_prob: Tensor, decisions: Decisions, levels: Sequence[float] = (0.125, 0.5, 0.875)
-) -> dict[float, float]:
-    """Mean covariance of the groups whose accuracy is nearest to each level; levels without groups are left out."""
-    product, accuracy = response_covariance(log_prob, decisions)
-    present = decisions.mask.any(1)
-    nearest = (accuracy[:, None] - accuracy.new_tensor(list(levels))).abs().argmin(1)
-    chosen = {level: present & (nearest == place) for place, level in enumerate(levels)}
-    return {level: float(product[rows].mean()) for level, rows in chosen.items() if bool(rows.any())}
+    if window < 1 or len(entropy) < 2 * window + 1 or entropy.shape != covariance.shape or entropy.dim() != 1:
+        raise ValueError(
+            f"window must be >= 1 and leave two differences; got window={window} with entropy "
+            f"{list(entropy.shape)} and covariance {list(covariance.shape)}."
+        )
+    level = entropy.double().unfold(0, window, 1).mean(1)
+    fall = level[:-window] - level[window:]
+    drive = covariance.double().unfold(0, 2 * window, 1).mean(1)
+    return float(torch.corrcoef(torch.stack([fall, drive]))[0, 1])

@@ -10,6 +10,7 @@ PANELS = (
     ("reward", "reward of a collected row"),
     ("entropy", "entropy (nats per decision)"),
     ("approximate_kl", "KL of an update (nats per decision)"),
+    ("covariance", "covariance of log-prob and advantage"),
 )
 
 

@@ -17,6 +17,7 @@ the paper's listing keeps the value and detaches it, the gradient is the same); 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +30,7 @@ from ascent.core.divergences import Divergence, Entropy
 from ascent.core.evaluation import Evaluation
 from ascent.core.filters import Informative
 from ascent.core.method import Method
+from ascent.core.pairs import deviation, group_cells, row_sum
 from ascent.core.part import Part, State
 from ascent.core.plan import Adam, Plan
 from ascent.core.ranges import one_of, whole, within
@@ -37,10 +39,33 @@ from ascent.core.selectors import Band, Not
 from ascent.core.surrogates import ClippedRatio, Ratio
 from ascent.core.term import Term
 
+SHARES = (2e-4, 2e-3, 2e-2, 0.2, 0.5)
+"""The shares of tokens whose mean covariance is logged, as in the paper's table of extreme covariances."""
+
+ACCURACIES = (0.125, 0.5, 0.875)
+"""The levels of group accuracy by which the covariance of responses is logged: hard, middle, easy prompts."""
+
+
+def top_means(covariance: Tensor, mask: Tensor, shares: Sequence[float] = SHARES) -> Tensor:
+    """[len(shares)] mean covariance of the greatest `share` of the decisions, at least one of them; 0 where none is.
+
+    Args:
+        covariance, mask: [N, T].
+        shares: each in (0, 1].
+    """
+    ordered = covariance[mask].sort(descending=True).values
+    if not len(ordered):
+        return covariance.new_zeros(len(shares))
+    sizes = [max(int(share * len(ordered) + 1e-9), 1) for share in shares]
+    return torch.stack([ordered[:size].mean() for size in sizes])
+
 
 @dataclass(frozen=True)
 class Covariance(Part):
-    """Cov_t [N, T] (eq. 10): its mean over the decisions is the covariance of log pi and the advantage."""
+    """Cov_t [N, T] (eq. 10): its mean over the decisions is the covariance of log pi and the advantage.
+
+    Logged: the mean, `covariance`, and the means of the greatest of an update, `covariance_top/<share>`.
+    """
 
     needs = frozenset({"log_prob", "advantage"})
     prepares = frozenset({"log_prob"})
@@ -48,16 +73,86 @@ class Covariance(Part):
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         mask, count = decisions.mask, decisions.mask.sum().clamp(min=1)
 
-        def deviation(column: Tensor) -> Tensor:
+        def centred(column: Tensor) -> Tensor:
             return torch.where(mask, column - torch.where(mask, column, 0.0).sum() / count, 0.0)
 
-        return deviation(evaluation.log_prob.detach()) * deviation(decisions.advantage)
+        return centred(evaluation.log_prob.detach()) * centred(decisions.advantage)
 
     def prepare(self, decisions: Decisions, evaluation: Evaluation | None, state: State) -> Columns:
-        return {} if evaluation is None else {"covariance": self(evaluation, decisions)}
+        if evaluation is None:
+            return {}
+        covariance = self(evaluation, decisions)
+        top = top_means(covariance, decisions.mask)
+        return {"covariance": covariance, "covariance_top": top.expand(len(decisions), -1)}
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
-        return {"covariance": decisions.column("covariance", "Covariance")}
+        top = decisions.column("covariance_top", "Covariance")
+        tops = {f"covariance_top/{share:g}": top[:, place, None] for place, share in enumerate(SHARES)}
+        return {"covariance": decisions.column("covariance", "Covariance"), **tops}
+
+
+@dataclass(frozen=True)
+class ResponseCovariance(Part):
+    """The credit `of`, unchanged; logs the covariance between responses, the paper's check of its theorems.
+
+    Over the responses of each prompt, of the mean token log-prob with the advantage (Theorem 2, `response_covariance`)
+    and with pi A (Theorem 1, `response_covariance/policy`, pi the geometric mean token probability), averaged over
+    the prompts of a collection; and the first by the group's accuracy, `response_covariance/accuracy_<level>`, over
+    the groups that are nearest to the level. It is on-policy: log-probs are those at the start of the collection.
+
+    Attributes:
+        of: the credit, one number a response.
+        levels: of accuracy, the mean total reward of a group.
+    """
+
+    of: Centre = field(default_factory=Centre)
+    levels: tuple[float, ...] = ACCURACIES
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.of.needs | {"group", "reward", "old_log_prob"}
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        return self.of(decisions)
+
+    def annotate(self, decisions: Decisions, state: State) -> Columns:
+        if "old_log_prob" not in decisions:
+            return {}
+        found = self.averages(decisions)
+        one = decisions.reward.new_ones(len(decisions))
+        return {name: one * average for name, average in found.items()}
+
+    def averages(self, decisions: Decisions) -> dict[str, Tensor]:
+        """The numbers that are logged, scalars; a level without groups is left out."""
+        cell, count, present = group_cells(decisions)
+        length = decisions.mask.sum(1).clamp(min=1)
+        log_prob = row_sum(decisions.old_log_prob, decisions.mask) / length
+        advantage = row_sum(self.of(decisions), decisions.mask) / length
+        score = row_sum(decisions.reward, decisions.mask)
+        accuracy = score - deviation(score, cell, count, present)
+        # Every prompt weighs the same, however many responses it has.
+        weight = present.to(score.dtype) / count.clamp(min=1)
+
+        def average(credit: Tensor, rows: Tensor) -> Tensor:
+            product = deviation(log_prob, cell, count, present) * deviation(credit, cell, count, present)
+            return (weight * product)[rows].sum() / weight[rows].sum()
+
+        if not bool(present.any()):
+            return {}
+        found = {
+            "response_covariance": average(advantage, present),
+            "response_covariance/policy": average(log_prob.exp() * advantage, present),
+        }
+        nearest = (accuracy[:, None] - accuracy.new_tensor(self.levels)).abs().argmin(1)
+        for place, level in enumerate(self.levels):
+            rows = present & (nearest == place)
+            if bool(rows.any()):
+                found[f"response_covariance/accuracy_{level:g}"] = average(advantage, rows)
+        return found
+
+    def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
+        names = [name for name in decisions.extras if name.startswith("response_covariance")]
+        return {name: decisions.column(name)[:, None] for name in names}
 
 
 @dataclass(frozen=True)
@@ -113,6 +208,7 @@ def entropy_mechanism(
     control: bool = False,
     entropy_coefficient: float = 0.0,
     dynamic_sampling: bool = True,
+    diagnostics: bool = False,
     ddof: int = 1,
     eps: float = 1e-6,
     passes: int = 1,
@@ -123,7 +219,7 @@ def entropy_mechanism(
 
     Args:
         variant: "clip_cov" drops gradients, "kl_cov" adds a penalty; clip_cov also acts on policy, kl_cov does not.
-        clip_fraction: r, share of the update's tokens whose gradient Clip-Cov drops (at least one), in [0, 1].
+        clip_fraction: r, share of tokens whose gradient Clip-Cov drops (at least one), in [0, 1]; 0 drops none.
         covariance_low: omega_low, candidates have a greater covariance.
         covariance_high: omega_high, candidates have a smaller covariance.
         bounds: "value", or "quantile": the two omegas are shares in [0, 1] of the update's sorted covariances.
@@ -135,6 +231,7 @@ def entropy_mechanism(
         control: choose as many tokens at random instead, the arm that would expose a sham.
         entropy_coefficient: weight of an entropy bonus, >= 0 (the paper's failing remedy, for comparison).
         dynamic_sampling: whether groups of equal scores are refused (all correct or all wrong).
+        diagnostics: whether the covariance between responses, also by accuracy of the group, is logged.
         ddof: 1 for the sample deviation of a group's scores, 0 for the population's.
         eps: added to the deviation, >= 0.
         passes: walks over each collection, >= 1.
@@ -176,9 +273,10 @@ def entropy_mechanism(
         losses = {"policy": Term(Ratio()), "kl_cov": penalty}
     if entropy_coefficient:
         losses["entropy"] = Term(Entropy(), entropy_coefficient)
+    advantage = Centre(by="group", scale="group", ddof=ddof, eps=eps)
     return Method(
         slug="entropy_mechanism",
-        advantage=Centre(by="group", scale="group", ddof=ddof, eps=eps),
+        advantage=ResponseCovariance(advantage) if diagnostics else advantage,
         accept=Informative() if dynamic_sampling else None,
         losses=losses,
         plan=Plan(passes=passes, minibatches=minibatches),

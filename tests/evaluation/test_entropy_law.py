@@ -1,19 +1,11 @@
-"""The entropy law is recovered from its own points; covariances by plain loops."""
+"""The entropy law is recovered from its own points; a driven entropy correlates with what drives it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ascent.core.decisions import Decisions
-from ascent.evaluation.entropy_law import (
-    covariance_by_accuracy,
-    early_prediction,
-    fit_law,
-    fit_sizes,
-    response_covariance,
-    top_means,
-)
+from ascent.evaluation.entropy_law import decline_correlation, early_prediction, fit_law, fit_sizes
 
 
 def test_the_law_is_recovered() -> None:
@@ -50,38 +42,25 @@ def test_sizes_are_log_linear() -> None:
         fit_law(torch.ones(5), torch.arange(5.0))
 
 
-def test_top_means() -> None:
-    covariance = torch.tensor([[5.0, 1.0, 100.0], [3.0, -1.0, 2.0]])
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    assert top_means(covariance, mask, (0.0002, 0.4, 1.0)) == {0.0002: 5.0, 0.4: 4.0, 1.0: 2.0}
-    assert top_means(covariance, torch.zeros_like(mask), (0.5,)) == {0.5: 0.0}
+def test_covariance_that_drives_the_entropy_correlates_with_its_fall() -> None:
+    draw = torch.Generator().manual_seed(0)
+    drive = torch.rand(60, generator=draw, dtype=torch.float64)
+    # The entropy of a step is that of its middle: half its own fall and half of the one before.
+    entropy = 2.0 - 0.01 * (drive.cumsum(0) - drive / 2)
+    assert decline_correlation(entropy, drive) == pytest.approx(1.0)
+    assert decline_correlation(-entropy, drive) == pytest.approx(-1.0)
+    noise = torch.randn(60, generator=draw, dtype=torch.float64)
+    assert abs(decline_correlation(entropy, noise)) < 0.3
 
 
-def groups() -> tuple[torch.Tensor, Decisions]:
+def test_windows_by_a_plain_loop() -> None:
     draw = torch.Generator().manual_seed(1)
-    mask = torch.arange(3) < torch.tensor([1, 3, 2, 2, 3, 1, 2, 3])[:, None]
-    score = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0])
-    reward = torch.where(torch.arange(3) == mask.sum(1, keepdim=True) - 1, score[:, None], 0.0)
-    advantage = torch.where(mask, score[:, None] - torch.tensor([0.25, 0.75]).repeat_interleave(4)[:, None], 0.0)
-    decisions = Decisions(mask=mask, reward=reward, advantage=advantage, group=torch.arange(8) // 4)
-    return -torch.rand(8, 3, generator=draw), decisions
-
-
-def test_response_covariance_by_a_plain_loop() -> None:
-    log_prob, decisions = groups()
-    product, accuracy = response_covariance(log_prob, decisions)
-    assert accuracy.tolist() == pytest.approx([0.25] * 4 + [0.75] * 4)
-    for group in range(2):
-        rows = range(4 * group, 4 * group + 4)
-        means = torch.stack([log_prob[row][decisions.mask[row]].mean() for row in rows])
-        points = torch.stack([means, decisions.advantage[4 * group : 4 * group + 4, 0]])
-        assert torch.allclose(
-            product[4 * group : 4 * group + 4].mean(), torch.cov(points, correction=0)[0, 1], atol=1e-6
-        )
-
-
-def test_difficulty_bins() -> None:
-    log_prob, decisions = groups()
-    product, _ = response_covariance(log_prob, decisions)
-    bins = covariance_by_accuracy(log_prob, decisions, levels=(0.2, 0.7, 0.99))
-    assert bins == {0.2: pytest.approx(float(product[:4].mean())), 0.7: pytest.approx(float(product[4:].mean()))}
+    entropy, covariance = torch.rand(20, generator=draw), torch.rand(20, generator=draw)
+    falls, drives = [], []
+    for start in range(20 - 2 * 3 + 1):
+        falls.append(float(entropy[start : start + 3].mean() - entropy[start + 3 : start + 6].mean()))
+        drives.append(float(covariance[start : start + 6].mean()))
+    expected = torch.corrcoef(torch.tensor([falls, drives], dtype=torch.float64))[0, 1]
+    assert decline_correlation(entropy, covariance, window=3) == pytest.approx(float(expected), abs=1e-6)
+    with pytest.raises(ValueError, match="window must be >= 1 and leave two differences"):
+        decline_correlation(entropy, covariance, window=10)

@@ -16,7 +16,7 @@ from ascent.core.method import Method
 from ascent.core.registry import method
 from ascent.core.surrogates import ClippedRatio, Ratio
 from ascent.core.term import Term
-from ascent.methods.entropy_mechanism import Candidate, Covariance
+from ascent.methods.entropy_mechanism import SHARES, Candidate, Covariance, ResponseCovariance, top_means
 
 COUNTS = (1, 2, 5, 8)
 """A batch that holds every action exactly in proportion to the policy COUNTS / 16."""
@@ -253,10 +253,73 @@ def test_diagnostics() -> None:
     evaluation, decisions = sample()
     built = clip_cov()
     _, metrics = built.loss(evaluation, decisions)
-    covariance = Covariance()(evaluation, decisions)[decisions.mask].mean()
-    assert float(metrics["covariance"]) == pytest.approx(float(covariance), rel=1e-6)
+    every = Covariance()(evaluation, decisions)[decisions.mask]
+    assert float(metrics["covariance"]) == pytest.approx(float(every.mean()), rel=1e-6)
     count = int(decisions.mask.sum())
     assert float(metrics["kept/policy"]) == pytest.approx(1 - math.floor(0.05 * count) / count, rel=1e-6)
+    ordered = sorted(every.tolist(), reverse=True)
+    for share in SHARES:
+        size = max(math.floor(share * count), 1)
+        assert float(metrics[f"covariance_top/{share:g}"]) == pytest.approx(sum(ordered[:size]) / size, rel=1e-6)
+
+
+def test_top_means() -> None:
+    covariance = torch.tensor([[5.0, 1.0, 100.0], [3.0, -1.0, 2.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    assert top_means(covariance, mask, (0.0002, 0.4, 1.0)).tolist() == [5.0, 4.0, 2.0]
+    assert top_means(covariance, torch.zeros_like(mask), (0.5, 1.0)).tolist() == [0.0, 0.0]
+
+
+def answered() -> Decisions:
+    """Three prompts with 4, 4 and 2 responses of accuracy 0.25, 0.75 and 0.5, and a response without decisions."""
+    draw = torch.Generator().manual_seed(1)
+    length = torch.tensor([1, 3, 2, 2, 3, 1, 2, 3, 2, 1, 0])
+    mask = torch.arange(3) < length[:, None]
+    score = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0, 1, 0, 0], dtype=torch.float64)
+    reward = torch.where(torch.arange(3) == length[:, None] - 1, score[:, None], 0.0)
+    old = -torch.rand(11, 3, generator=draw, dtype=torch.float64)
+    group = torch.tensor([7] * 4 + [2] * 4 + [5] * 3)
+    return Decisions(mask=mask, reward=reward, group=group, old_log_prob=old)
+
+
+def test_covariance_between_responses_by_a_plain_loop() -> None:
+    decisions = answered()
+    built = method("entropy_mechanism", diagnostics=True)
+    credited = built.credit(decisions)
+    assert torch.equal(credited.advantage, method("entropy_mechanism").credit(decisions).advantage)
+    natural, policy = [], []
+    for rows in (range(4), range(4, 8), range(8, 10)):
+        means = torch.stack([decisions.old_log_prob[row][decisions.mask[row]].mean() for row in rows])
+        advantage = credited.advantage[list(rows), 0]
+        for found, second in ((natural, advantage), (policy, means.exp() * advantage)):
+            found.append(float(torch.cov(torch.stack([means, second]), correction=0)[0, 1]))
+    _, metrics = built.loss(Evaluation(log_prob=decisions.old_log_prob.clone().requires_grad_()), credited)
+    assert float(metrics["response_covariance"]) == pytest.approx(sum(natural) / 3, rel=1e-6)
+    assert float(metrics["response_covariance/policy"]) == pytest.approx(sum(policy) / 3, rel=1e-6)
+    for level, expected in zip((0.125, 0.875, 0.5), natural, strict=True):
+        assert float(metrics[f"response_covariance/accuracy_{level:g}"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_level_of_accuracy_without_groups_is_not_logged() -> None:
+    decisions = answered().rows(slice(0, 4))
+    found = ResponseCovariance(levels=(0.3, 0.9)).averages(decisions)
+    assert set(found) == {"response_covariance", "response_covariance/policy", "response_covariance/accuracy_0.3"}
+    empty = decisions.replace(mask=torch.zeros_like(decisions.mask))
+    assert ResponseCovariance().averages(empty) == {}
+
+
+def test_diagnostics_leave_the_gradient_alone_and_split_exactly() -> None:
+    built = method("entropy_mechanism", diagnostics=True, clip_fraction=0.05, covariance_low=0.1)
+    evaluation, decisions = built.example(16, 10, 0, torch.float64)
+    decisions = built.credit(decisions)
+    plain = method("entropy_mechanism", clip_fraction=0.05, covariance_low=0.1)
+    assert torch.equal(gradient(built, evaluation, decisions)[1], gradient(plain, evaluation, decisions)[1])
+    prepared = built.prepare(decisions, evaluation.detach())
+    _, whole = built.loss(evaluation, prepared)
+    halves = [built.loss(evaluation.rows(half), prepared.rows(half))[1] for half in (slice(0, 5), slice(5, None))]
+    for name, metric in whole.items():
+        assert torch.allclose(metric, halves[0][name] + halves[1][name], atol=1e-10), name
+
 
 
 def test_bad_bounds_are_refused() -> None:
