@@ -27,7 +27,7 @@ from ascent.core.term import Term
 Credit = Callable[[Decisions], Tensor]
 
 # Columns that `loss` fills itself (the four-line contract), so an engine need not bring them.
-DEFAULTED = frozenset({"advantage", "old_log_prob", "behaviour_log_prob", "value_target"})
+DEFAULTED = frozenset({"advantage", "old_log_prob", "behaviour_log_prob", "value_target", "progress"})
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,9 @@ class Method:
                 decisions = decisions.with_extras({"behaviour_log_prob": decisions.old_log_prob})
             if self.normalise is not None:
                 decisions = decisions.with_extras({"advantage": self.normalise(decisions)})
+            if "progress" in self.needs:  # scheduled parts read the clock as a column, like all else
+                done = decisions.mask.new_full((len(decisions),), state.clock.progress, dtype=torch.get_default_dtype())
+                decisions = decisions.with_extras({"progress": done})
             for path, part in self.parts.items():
                 columns = part.prepare(decisions, evaluation, state.parts[path])
                 decisions = decisions.with_extras(columns) if columns else decisions

@@ -11,10 +11,11 @@ from torch import Tensor
 from ascent.core.decisions import Columns, Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.part import Part
+from ascent.core.plan import Linear
 from ascent.core.term import Value
 
-Bound = float | str
-"""A distance from 1, or the name of a prepared column [N] or [N, T] that holds it."""
+Bound = float | str | Linear
+"""A distance from 1, a schedule of it, or the name of a prepared column [N] or [N, T] that holds it."""
 Level = Literal["token", "sequence", "sequence-token"]
 
 # Log-ratios are limited to +-20 nats as in verl: exp stays finite, so no infinity meets a zero gradient.
@@ -48,6 +49,8 @@ def limits(low: Bound | None, high: Bound | None, decisions: Decisions) -> tuple
     def distance(bound: Bound | None) -> float | Tensor:
         if bound is None:
             return torch.inf
+        if isinstance(bound, Linear):
+            return bound.start + (bound.end - bound.start) * decisions.per_decision("progress", "a scheduled clip bound")
         return decisions.per_decision(bound, "a clip bound") if isinstance(bound, str) else bound
 
     return 1.0 - distance(low), 1.0 + distance(high)
@@ -65,8 +68,14 @@ def between(number: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor
 def check_bounds(low: Bound | None, high: Bound | None) -> None:
     """Raise ValueError for a negative distance."""
     for name, bound in (("low", low), ("high", high)):
-        if isinstance(bound, int | float) and bound < 0:
+        ends = (bound.start, bound.end) if isinstance(bound, Linear) else (bound,)
+        if any(isinstance(end, int | float) and end < 0 for end in ends):
             raise ValueError(f"{name} must be >= 0 (a distance from the ratio 1); got {bound!r}.")
+
+
+def scheduled(*bounds: Bound | None) -> frozenset[str]:
+    """What scheduled bounds read: the run's progress, a column that the method's `prepare` writes."""
+    return frozenset({"progress"} if any(isinstance(bound, Linear) for bound in bounds) else ())
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,10 @@ class ClippedRatio(Part):
     high: Bound = 0.2
     dual: float | None = None
     ratio: Level = "token"
-    needs = frozenset({"log_prob", "old_log_prob", "advantage"})
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"log_prob", "old_log_prob", "advantage"}) | scheduled(self.low, self.high)
 
     def __post_init__(self) -> None:
         check_bounds(self.low, self.high)
@@ -171,7 +183,10 @@ class CISPO(Part):
     low: Bound | None = None
     high: Bound | None = 0.2
     ratio: Level = "token"
-    needs = frozenset({"log_prob", "old_log_prob", "advantage"})
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"log_prob", "old_log_prob", "advantage"}) | scheduled(self.low, self.high)
 
     def __post_init__(self) -> None:
         check_bounds(self.low, self.high)

@@ -48,6 +48,7 @@ def ppo(
     unit: Literal["decision", "row", "group"] = "decision",
     target_kl: float | None = None,
     learning_rate: float | Linear = 3e-4,
+    anneal: Literal["none", "learning_rate", "both"] = "none",
     adam_eps: float = 1e-5,
     max_gradient_norm: float = 0.5,
 ) -> Method:
@@ -67,6 +68,7 @@ def ppo(
         unit: what is dealt into minibatches: single decisions, or whole rows (language, recurrent policies).
         target_kl: the walk ends after an update whose estimated KL to the old policy exceeds it, > 0; None never stops.
         learning_rate: of Adam, > 0; a number or a Linear schedule.
+        anneal: what falls linearly to 0 over the run: nothing, the learning rate, or both it and the clip range.
         adam_eps: added to the root of Adam's second moment, > 0.
         max_gradient_norm: global norm to which the gradient is clipped, > 0.
     """
@@ -86,8 +88,14 @@ def ppo(
     within("learning_rate", learning_rate, "[0, inf)", "Use 3e-4")
     within("adam_eps", adam_eps, "(0, inf)", "Use 1e-5")
     within("max_gradient_norm", max_gradient_norm, "(0, inf]", "Use 0.5, or inf to switch clipping off")
+    one_of("anneal", anneal, ("none", "learning_rate", "both"))
+    low, high, rate = clip_low, clip_high, learning_rate
+    if anneal != "none" and not isinstance(rate, Linear):
+        rate = Linear(rate)
+    if anneal == "both":
+        low, high = Linear(low), Linear(high)
     losses = {
-        "policy": Term(ClippedRatio(low=clip_low, high=clip_high)),
+        "policy": Term(ClippedRatio(low=low, high=high)),
         "value": Term(ValueLoss(clip=value_clip), value_coefficient),
     }
     if entropy_coefficient:
@@ -100,5 +108,5 @@ def ppo(
         normalise=Normalised() if normalise else None,
         losses=losses,
         plan=Plan(passes=passes, minibatches=minibatches, unit=unit, stop=stop),
-        step=Adam(learning_rate, eps=adam_eps, max_gradient_norm=max_gradient_norm),
+        step=Adam(rate, eps=adam_eps, max_gradient_norm=max_gradient_norm),
     )

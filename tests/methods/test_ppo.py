@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
+from ascent.core.part import Clock, MethodState
 from ascent.core.plan import Stop
 from ascent.core.registry import method
 
@@ -93,3 +94,15 @@ def test_gradient_by_finite_differences() -> None:
 
     columns = tuple(evaluation.column(name).detach().requires_grad_() for name in names)
     assert torch.autograd.gradcheck(loss, columns, eps=1e-7, atol=1e-6)
+
+
+def test_annealed_clip_range_falls_with_the_clock_to_the_plain_bound():
+    """At half of the run a range of 0.4 is 0.2; at the end every ratio that moved the good way is cut."""
+    decisions = batch(1.5)
+    annealed = method("ppo", normalise=False, anneal="both", clip_low=0.4, clip_high=0.4)
+    state = annealed.start()
+    for progress, bound in ((0.0, 0.4), (0.5, 0.2), (0.75, 0.1)):
+        late = MethodState(state.parts, Clock(progress=progress))
+        found, _ = annealed.loss(now(), decisions, late)
+        wanted, _ = method("ppo", normalise=False, clip_low=bound, clip_high=bound).loss(now(), decisions)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-6)
