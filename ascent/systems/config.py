@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ascent.core.method import Method
 from ascent.core.registry import card
@@ -28,7 +28,7 @@ class RunConfig:
     """Slug of the method; `ascent methods` lists them."""
     set: tuple[str, ...] = ()
     """Parameters of the method as name=value (JSON values): --set clip_low=0.2 clip_high=0.28"""
-    steps: int = 40
+    steps: int = 60
     """Rounds of acting and learning, >= 1."""
     seed: int = 0
     """Of every draw of the run."""
@@ -58,6 +58,7 @@ class RunConfig:
     """No progress on the terminal."""
 
     def __post_init__(self) -> None:
+        typed(self)
         for name in ("steps", "keep"):
             positive(self, name)
         for name in ("passes", "minibatches", "micro_rows", "learning_rate"):
@@ -149,7 +150,7 @@ class LanguageConfig(RunConfig):
     """Further acts per step when a method refuses rows (dynamic sampling), >= 0."""
     lora_rank: int = 0
     """Rank of LoRA adapters (extra `peft`), 0 trains all weights."""
-    warm_up_steps: int = 500
+    warm_up_steps: int = 300
     """Supervised steps of the embedded model on partly wrong solutions, >= 0; cached."""
     held_out: int = 128
     """Held-out prompts, >= 1."""
@@ -232,6 +233,28 @@ FAMILIES: Mapping[str, type[LanguageConfig] | type[ControlConfig]] = {
     "language": LanguageConfig,
     "control": ControlConfig,
 }
+
+
+def typed(config: object) -> None:
+    """Raise BadConfig where a field holds another kind of value than it is declared with."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not _fits(value, kind):
+            shown = str(kind).replace("typing.", "") if get_args(kind) else kind.__name__
+            raise BadConfig(f"{name} must be {shown}; got {value!r} of type {type(value).__name__}.")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in inner
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
+    if inner:
+        return any(_fits(value, one) for one in inner)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
 def positive(config: object, name: str) -> None:

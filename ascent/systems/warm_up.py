@@ -26,8 +26,8 @@ from ascent.training.program import Collect, Phase
 from ascent.training.progress import ProgressBar
 from ascent.worlds.text.task import TextTask
 
-BATCH, LEARNING_RATE, CORRUPTED = 64, 2e-3, 0.5
-RECIPE = 1  # raised when weights of an older recipe must not be reused
+BATCH, LEARNING_RATE, CORRUPTED = 48, 3e-3, 0.5
+RECIPE = 2  # raised when weights of an older recipe must not be reused
 
 
 class Demonstrator:
@@ -84,7 +84,7 @@ def _context(task: TextTask) -> int:
 
 
 def _warm_up(policy: CausalPolicy, task: TextTask, steps: int, seed: int, console: Console) -> None:
-    step = Adam(Linear(LEARNING_RATE, 0.0), max_gradient_norm=1.0, warmup=20)
+    step = Adam(Linear(LEARNING_RATE, 0.05 * LEARNING_RATE), betas=(0.9, 0.99), warmup=20)
     memory = Fresh()
     learn = Learn("policy", policy, build_method("sft").replace(step=step), memory, seed=seed)
     phase = Phase("sft", (Collect("demonstrate", Demonstrator(task, policy, seed), memory), learn), steps)
