@@ -32,7 +32,8 @@ USAGE = """ascent: every policy gradient on one small core
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of the user are one line, without a traceback."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in given if word != "--debug"]
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -49,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands[words[0]](words[1:])
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError, ArithmeticError, RuntimeError, TypeError, LookupError) as error:
-        if "--debug" in words:
+    except (ValueError, OSError, ArithmeticError, RuntimeError, TypeError, LookupError, ImportError) as error:
+        if "--debug" in given:
             raise
         print(f"ascent: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadConfig) else 1

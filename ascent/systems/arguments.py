@@ -16,7 +16,7 @@ from ascent.systems.config import FAMILIES, BadConfig, Config
 
 def parse(words: Sequence[str], program: str = "ascent train") -> Config:
     """The configuration of a train command: flags, over `--config FILE` where one is given."""
-    words = list(words)
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     stored: Config | None = None
     if "--config" in words:
         place = words.index("--config")
@@ -41,7 +41,7 @@ def _refuse_unknown(words: Sequence[str], kind: type) -> None:
     names = {item.name for item in dataclasses.fields(kind)}
     for word in words:
         flag = _flag(word)
-        if flag is None or flag in names or flag in ("help", "debug") or flag.removeprefix("no_") in names:
+        if flag is None or flag in names or flag == "help" or flag.removeprefix("no_") in names:
             continue
         near = difflib.get_close_matches(flag, names, n=1)
         other = [

@@ -172,7 +172,10 @@ class HeldOut:
 
     def _keep(self, step: int, answers: list[list[str]], rewards: list[float | None]) -> None:
         path = self.config.folder / "completions.jsonl"
-        with path.open("a") as file:
+        before = path.read_text().splitlines(keepends=True) if path.exists() else []
+        with path.open("w") as file:
+            # A resumed run comes by an evaluation again; a line that a crash cut short is left out.
+            file.writelines(line for line in before if line.endswith("\n") and json.loads(line)["step"] < step)
             for place, (example, texts) in enumerate(zip(self.examples[:SHOWN], answers, strict=False)):
                 line = {"step": step, "prompt": example.prompt, "completion": texts[0], "answer": example.answer}
                 reward = rewards[place * self.config.samples]

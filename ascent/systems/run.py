@@ -137,7 +137,9 @@ def _run(config: Config, assembly: Assembly, processes: Processes, state: dict[s
             )
         )
         if main:
-            recorder = Recorder(folder, tensorboard=config.tensorboard, wandb_project=config.wandb, since=loop.step)
+            # A run that was killed before its first update evaluates anew, so not even step 0 is kept.
+            since = loop.step if loop.updates else -1
+            recorder = Recorder(folder, tensorboard=config.tensorboard, wandb_project=config.wandb, since=since)
             stack.callback(recorder.close)
             watchers.append(recorder)
         watchers += [bar, saver]

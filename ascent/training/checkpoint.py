@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 TENSORS, TREE = "tensors.safetensors", "state.json"
-_NAME = re.compile(r"update-(\d{9})")
+_NAME = re.compile(r"(\.old-)?update-(\d{9})")
 
 
 class CorruptCheckpoint(ValueError):
@@ -77,8 +77,10 @@ def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> 
     """
     final = folder / f"update-{update:09d}"
     aside = folder / f".writing-{update:09d}-{os.getpid()}"
+    replaced = folder / f".old-{final.name}"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        for torn in folder.glob(".writing-*"):  # of a process that was killed while it wrote
+            shutil.rmtree(torn, ignore_errors=True)
         aside.mkdir(parents=True)
         tensors: dict[str, Tensor] = {}
         tree = _strip(state, "state", tensors, {})
@@ -87,9 +89,12 @@ def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> 
         (aside / TREE).write_text(content)
         for path in (aside / TENSORS, aside / TREE, aside):
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            final.rename(replaced)
         aside.rename(final)
         _sync(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
@@ -103,9 +108,10 @@ def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> 
 
 
 def available(folder: Path) -> list[Path]:
-    """Finished checkpoints, newest first."""
-    found = [path for path in folder.glob("update-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    """Finished checkpoints, newest first; one that was about to be replaced comes after its replacement."""
+    found = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("*update-*")]
+    named = [(int(name[2]), name[1] is None, path) for path, name in found if name is not None]
+    return [path for *_, path in sorted(named, reverse=True)]
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -128,7 +134,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
     """
     candidates = available(folder)
     if not candidates:
-        raise CorruptCheckpoint(f"{folder} holds no checkpoint; start the run again with `ascent train`.")
+        raise CorruptCheckpoint(f"{folder} holds no checkpoint; remove the run folder and run `ascent train` again.")
     for path in candidates:
         try:
             return path, load(path)

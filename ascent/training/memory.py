@@ -93,6 +93,9 @@ class Replay:
     """A ring of single decisions [M, 1]; a draw is uniform, by a hash of (seed, round, place)."""
 
     def __init__(self, capacity: int, batch: int, seed: int) -> None:
+        for name, number in (("capacity", capacity), ("batch", batch)):
+            if number < 1:
+                raise ValueError(f"{name} must be >= 1 decisions; got {number}.")
         self.capacity, self.batch, self.seed = capacity, batch, seed
         self.ring: dict[str, Tensor] = {}
         self.written = 0
@@ -102,9 +105,11 @@ class Replay:
         if not self.ring:
             self.ring = {name: tensor.new_zeros(self.capacity, *tensor.shape[1:]) for name, tensor in flat.items()}
         count = len(flat["column/mask"])
-        places = (self.written + torch.arange(count)) % self.capacity
+        # Of a collection longer than the ring only its end stays: a place is written once.
+        first = max(count - self.capacity, 0)
+        places = (self.written + torch.arange(first, count)) % self.capacity
         for name, tensor in flat.items():
-            self.ring[name][places] = tensor
+            self.ring[name][places] = tensor[first:]
         self.written += count
 
     def draw(self, round_: int) -> Decisions:
@@ -125,7 +130,8 @@ class Replay:
 class Dataset:
     """Recorded decisions, walked in shuffled order `batch` contexts (or rows) at a time: offline learning.
 
-    Rows that share a `group` stay in one batch. The order of an epoch is a hash of (seed, epoch).
+    Rows that share a `group` stay in one batch. The order of an epoch is a hash of (seed, epoch). A batch that
+    crosses the end of an epoch holds a group only once, and so perhaps fewer than `batch`.
     """
 
     def __init__(self, content: Decisions, batch: int, seed: int) -> None:
