@@ -1,0 +1,116 @@
+"""A pass deals every row once, in an order that only (seed, round, pass) decides; units stay together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ascent.core.decisions import Decisions
+from ascent.core.plan import Plan
+from ascent.training.batches import deal, share, split
+
+
+def grouped(groups: list[int]) -> Decisions:
+    return Decisions(mask=torch.ones(len(groups), 3, dtype=torch.bool), group=torch.tensor(groups))
+
+
+@given(
+    rows=st.integers(1, 40),
+    minibatches=st.integers(2, 6),
+    unit=st.sampled_from(["row", "decision"]),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_pass_deals_every_row_once(rows: int, minibatches: int, unit: str, seed: int) -> None:
+    collection = grouped(list(range(rows)))
+    plan = Plan(passes=2, minibatches=minibatches, unit=unit)
+    if rows < minibatches:
+        with pytest.raises(ValueError, match=f"minibatches={minibatches} with {rows} {unit}s"):
+            deal(collection, plan, seed, 0, 0)
+        return
+    dealt = deal(collection, plan, seed, 0, 0)
+    assert torch.cat(dealt).sort().values.tolist() == list(range(rows))
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    again = deal(collection, plan, seed, 0, 0)
+    assert all(torch.equal(first, second) for first, second in zip(dealt, again, strict=True))
+
+
+def test_passes_rounds_and_seeds_deal_differently() -> None:
+    collection, plan = grouped(list(range(64))), Plan(minibatches=2)
+    dealt = {
+        tuple(deal(collection, plan, *words)[0].tolist()) for words in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
+    }
+    assert len(dealt) == 4
+
+
+def test_one_minibatch_is_the_collection_as_it_is() -> None:
+    assert deal(grouped([0, 1]), Plan(passes=3), 0, 0, 0) is None
+
+
+@given(groups=st.lists(st.integers(-2, 6), min_size=3, max_size=30))
+@settings(deadline=None, max_examples=60)
+def test_groups_are_dealt_whole(groups: list[int]) -> None:
+    different = len(set(groups))
+    plan = Plan(minibatches=2, unit="group")
+    if different < 2:
+        with pytest.raises(ValueError, match="1 groups"):
+            deal(grouped(groups), plan, 0, 0, 0)
+        return
+    parts = [{groups[row] for row in part.tolist()} for part in deal(grouped(groups), plan, 0, 0, 0)]
+    assert not parts[0] & parts[1]
+    assert sum(len(part) for part in deal(grouped(groups), plan, 0, 0, 0)) == len(groups)
+
+
+def test_groups_per_decision_cannot_be_dealt_as_rows() -> None:
+    rows = Decisions(mask=torch.ones(4, 3, dtype=torch.bool), group=torch.zeros(4, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="one number per row"):
+        deal(rows, Plan(minibatches=2, unit="group"), 0, 0, 0)
+
+
+@given(
+    groups=st.lists(st.integers(0, 5), min_size=1, max_size=24),
+    rows=st.integers(1, 9),
+    together=st.sampled_from(["row", "group"]),
+)
+@settings(deadline=None, max_examples=80)
+def test_a_split_holds_every_row_once_and_no_group_in_two_parts(groups: list[int], rows: int, together: str) -> None:
+    update = grouped(groups).with_extras({"row": torch.arange(len(groups))})
+    parts = list(split(update, together, rows))
+    assert torch.cat([part.column("row") for part in parts]).sort().values.tolist() == list(range(len(groups)))
+    if together == "group":
+        names = [set(part.group.tolist()) for part in parts]
+        assert all(not first & second for place, first in enumerate(names) for second in names[:place])
+        assert all(len(part) <= rows or len(set(part.group.tolist())) == 1 for part in parts)
+    else:
+        assert all(len(part) <= rows for part in parts)
+
+
+def test_rows_of_one_context_stay_together() -> None:
+    update = Decisions(
+        mask=torch.ones(6, 1, dtype=torch.bool),
+        context={"prompt": torch.zeros(3, 2)},
+        context_row=torch.tensor([2, 0, 1, 2, 0, 1]),
+    )
+    parts = [part.context_row.tolist() for part in split(update, "context", 2)]
+    assert sorted(map(sorted, parts)) == [[0, 0], [1, 1], [2, 2]]
+
+
+@given(
+    groups=st.lists(st.integers(0, 5), min_size=1, max_size=24),
+    processes=st.integers(2, 4),
+    together=st.sampled_from(["row", "group"]),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_shares_of_all_processes_are_the_update(groups: list[int], processes: int, together: str) -> None:
+    update = grouped(groups)
+    shares = [share(update, together, rank, processes) for rank in range(processes)]
+    assert torch.cat(shares).sort().values.tolist() == list(range(len(groups)))
+    if together == "group":
+        owners = {groups[row]: rank for rank, part in enumerate(shares) for row in part.tolist()}
+        assert all(owners[groups[row]] == rank for rank, part in enumerate(shares) for row in part.tolist())
+
+
+def test_one_process_has_no_share() -> None:
+    assert share(grouped([0, 1]), "row", 0, 1) is None
