@@ -56,7 +56,8 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
 
     def updated(self, loop: Loop) -> None:
         """Nothing: the bar moves by step."""
