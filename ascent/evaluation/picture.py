@@ -10,6 +10,7 @@ PANELS = (
     ("reward", "reward of a collected row"),
     ("entropy", "entropy (nats per decision)"),
     ("approximate_kl", "KL of an update (nats per decision)"),
+    ("length", "decisions per row"),
     ("covariance", "covariance of log-prob and advantage"),
 )
 
@@ -22,7 +23,7 @@ def draw(metrics: Sequence[Mapping[str, Any]], path: Path, title: str, score: st
     reward = "episode_return" if any("episode_return" in line for line in metrics) else "reward"
     rewarded = PANELS[0][1] if reward == "reward" else "return of an episode"
     wanted = ((held_out, f"held-out {score}"), (reward, rewarded), *PANELS[1:])
-    panels = [(name, label) for name, label in wanted if any(name in line for line in metrics)]
+    panels = [(name, label) for name, label in wanted if _says_something(metrics, name)]
     figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.4), layout="constrained")
     figure.suptitle(title)
     for place, (name, label) in enumerate(panels):
@@ -34,3 +35,9 @@ def draw(metrics: Sequence[Mapping[str, Any]], path: Path, title: str, score: st
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
+
+
+def _says_something(metrics: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether a metric is there and is more than one number up to rounding (one update on policy has no KL)."""
+    found = [float(line[name]) for line in metrics if name in line]
+    return bool(found) and (name.startswith("held_out/") or max(found) - min(found) > 1e-6)
