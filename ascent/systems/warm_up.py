@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from ascent.core.decisions import Decisions
 from ascent.core.plan import Adam, Linear
@@ -61,6 +62,7 @@ def warmed_up(
     A run's seed changes the reinforcement learning; the warm-up has its own seed, the same for all runs of a
     comparison.
     """
+    disable_progress_bar()  # of loading and writing weights: our own bar is the one to watch
     words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED)
     folder = cache() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
     if not folder.exists() and processes.main:
