@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ascent.core.method import DEFAULTED, Method
+from ascent.core.plan import Plan
 from ascent.core.registry import cards
 from ascent.systems.config import BadConfig, Config, ControlConfig
+from ascent.training import batches
 from ascent.training.loop import System
 
 
@@ -52,3 +54,11 @@ def refuse_unfed(config: Config, method: Method) -> None:
             f"method {method.slug!r} needs {', '.join(missing)}, which {what} {config.world!r} does not give. "
             f"Methods that run here: {', '.join(fitting)}."
         )
+
+
+def refuse_small(plan: Plan, rows: int, groups: int, decisions: int) -> None:
+    """Raise BadConfig where a whole collection cannot fill every update of a pass."""
+    try:
+        batches.refuse_small(plan, rows, groups, decisions)
+    except ValueError as error:
+        raise BadConfig(str(error)) from error

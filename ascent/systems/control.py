@@ -16,7 +16,7 @@ from ascent.policies.action_head import Head
 from ascent.policies.actor_critic import ActorCritic
 from ascent.policies.recurrent import RecurrentActorCritic
 from ascent.sampling.vector import VectorSampler
-from ascent.systems.assembly import Assembly, refuse_unfed
+from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, ControlConfig
 from ascent.systems.manifest import write
 from ascent.training.learn import Learn
@@ -39,9 +39,9 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
     method = planned(config, method)
     refuse_unfed(config, method)
     environments, policy = world(config, method, processes)
-    sampler = VectorSampler(
-        policy, environments, horizon(config, environments), **sampling(config, environments, processes)
-    )
+    steps = horizon(config, environments)
+    refuse_small(method.plan, config.environments, config.environments, config.environments * steps)
+    sampler = VectorSampler(policy, environments, steps, **sampling(config, environments, processes))
     memory = Fresh()
     learn = Learn(
         "policy", policy, method, memory, seed=config.seed, micro_rows=config.micro_rows, monitor=frozenset({"entropy"})

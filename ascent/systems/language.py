@@ -14,7 +14,7 @@ from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
 from ascent.sampling.text import TextSampler, generate
-from ascent.systems.assembly import Assembly, refuse_unfed
+from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, LanguageConfig
 from ascent.systems.warm_up import warmed_up
 from ascent.training.learn import Learn, Scorer, log_prob_of
@@ -40,6 +40,7 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
     """
     method = planned(method)
     refuse_unfed(config, method)
+    refuse_small(method.plan, config.batch, config.batch // config.group_size, config.batch)
     disable_progress_bar()  # our own bar is the one to watch
     rewards = own_rewards(config)
     task = world(config, rewards)

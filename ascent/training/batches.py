@@ -14,7 +14,10 @@ from ascent.core.random import generator
 
 
 def deal(collection: Decisions, plan: Plan, seed: int, round_: int, pass_: int) -> list[Tensor] | None:
-    """Row indices of each update of one pass, shuffled by a hash of (seed, round, pass); None is all rows."""
+    """Row indices of each update of one pass, shuffled by a hash of (seed, round, pass); None is all rows.
+
+    A collection of fewer rows than minibatches (rows were refused) leaves the last updates empty.
+    """
     if plan.minibatches == 1:
         return None
     draw = generator(seed, "deal", round_, pass_)
@@ -23,19 +26,18 @@ def deal(collection: Decisions, plan: Plan, seed: int, round_: int, pass_: int) 
         if group.dim() != 1:
             raise ValueError("unit='group' deals whole rows, so `group` must be one number per row [N].")
         names, place = torch.unique(group, return_inverse=True)
-        _refuse_empty(len(names), plan, "groups")
         order = torch.randperm(len(names), generator=draw)
         return [torch.nonzero(torch.isin(place, part)).squeeze(1) for part in order.tensor_split(plan.minibatches)]
-    _refuse_empty(len(collection), plan, "rows" if plan.unit == "row" else "decisions")
     return list(torch.randperm(len(collection), generator=draw).tensor_split(plan.minibatches))
 
 
-def _refuse_empty(count: int, plan: Plan, what: str) -> None:
+def refuse_small(plan: Plan, rows: int, groups: int, decisions: int) -> None:
+    """Raise ValueError where a whole collection cannot fill every update of a pass."""
+    count = {"row": rows, "group": groups, "decision": decisions}[plan.unit]
     if count < plan.minibatches:
         raise ValueError(
-            f"minibatches must be <= the {what} of a collection; got minibatches={plan.minibatches} with "
-            f"{count} {what}. "
-            "Collect more per step or deal fewer minibatches."
+            f"minibatches must be <= the {plan.unit}s of a collection; got minibatches={plan.minibatches} with {count} "
+            f"{plan.unit}s. Collect more per step or deal fewer minibatches."
         )
 
 

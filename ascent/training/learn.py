@@ -93,6 +93,9 @@ class Learn:
             if place == 0 or self.dealt is None:
                 self.dealt = deal(self.collection, plan, self.seed, self.rounds, pass_)
             rows = self.collection if self.dealt is None else self.collection.rows(self.dealt[place])
+            if not len(rows):
+                self.position += 1
+                continue
             go_on = self.update(rows, loop)
             self.position = self.position + 1 if go_on else end
             loop.updated()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -32,6 +33,8 @@ class Processes:
         state = PartialState(cpu=True)
         joined = cls()
         joined.rank, joined.count = state.process_index, state.num_processes
+        if joined.count > 1:
+            atexit.register(_leave)
         return joined
 
     @property
@@ -95,3 +98,9 @@ class Processes:
         """Until every process is here."""
         if self.count > 1:
             dist.barrier()
+
+
+def _leave() -> None:
+    """Close the connections before the interpreter goes: what still listens then may abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -70,7 +70,7 @@ def test_tied_views_and_transposed_tensors(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_saved_is_named_by_its_place(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="state/model/1 must be tensors.*got set"):
+    with pytest.raises(TypeError, match=r"state/model/1 must be tensors.*got set"):
         checkpoint.save(tmp_path, 0, {"model": [1, {2}]})
     assert checkpoint.available(tmp_path) == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -122,7 +124,7 @@ def test_a_data_set_is_walked_once_an_epoch_in_new_orders() -> None:
     for epoch in range(3):
         drawn = [memory.draw(round_).group.tolist() for round_ in range(3 * epoch, 3 * epoch + 3)]
         assert all(len(set(groups)) == 2 and len(groups) == 4 for groups in drawn), "groups stay whole"
-        assert sorted(sum(drawn, [])) == sorted(content.group.tolist())
+        assert sorted(chain.from_iterable(drawn)) == sorted(content.group.tolist())
         epochs.append(tuple(map(tuple, drawn)))
     assert len(set(epochs)) == 3
     assert Dataset(content, batch=2, seed=0).draw(7).group.tolist() == memory.draw(7).group.tolist()
