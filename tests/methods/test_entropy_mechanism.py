@@ -168,6 +168,15 @@ def test_nothing_dropped_is_clipped_ppo() -> None:
         assert torch.equal(loss, reference[0]) and torch.equal(grad, reference[1])
 
 
+def test_nothing_dropped_is_grpo() -> None:
+    """The baseline of the experiment: GRPO without reference, which then logs the covariances too."""
+    evaluation, decisions = sample()
+    built = method("entropy_mechanism", clip_fraction=0.0, clip_low=0.2, clip_high=0.2, diagnostics=True)
+    grpo = method("grpo", kl_coefficient=0.0, reduction="token-mean")
+    assert torch.equal(built.credit(decisions).advantage, grpo.credit(decisions).advantage)
+    assert torch.equal(gradient(built, evaluation, decisions)[1], gradient(grpo, evaluation, decisions)[1])
+
+
 def test_equal_advantages_select_nothing() -> None:
     evaluation, decisions = sample()
     flat = decisions.replace(advantage=torch.ones_like(decisions.advantage))
