@@ -8,7 +8,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ascent.training import checkpoint
+from ascent.training.learn import Diverged
 
 if TYPE_CHECKING:
     from ascent.training.loop import Loop
@@ -69,7 +72,18 @@ class Saver:
         """Nothing."""
 
     def save(self, loop: Loop) -> None:
-        """A checkpoint now: the first, so that any kill can be resumed, and the last. Raises SaveFailed."""
+        """A checkpoint now: the first, so that any kill can be resumed, and the last.
+
+        Raises:
+            SaveFailed: it cannot be written.
+            Diverged: a model is not finite; the checkpoint before stays the newest.
+        """
+        for name, model in loop.system.models.items():
+            if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+                raise Diverged(
+                    f"the parameters of model {name!r} are not finite after update {loop.updates}. "
+                    "Lower learning_rate; the last good checkpoint stays."
+                )
         state = loop.state_dict()
         if loop.processes.main:
             checkpoint.save(self.folder, loop.updates, state, self.keep)
