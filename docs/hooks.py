@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+
+from latex2mathml.converter import convert
 
 from ascent.core.registry import cards
 
 METHODS = Path(__file__).parent / "methods"
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
 TABLE, MEASURED = "<!-- table of methods -->", "<!-- results of benchmarks -->"
 
 
@@ -21,9 +26,21 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The table of methods and the results of the benchmarks, where a page asks for them."""
+    """Formulas as MathML; the table of methods and the results of the benchmarks, where a page asks for them."""
     markdown = markdown.replace(TABLE, table()) if TABLE in markdown else markdown
-    return markdown.replace(MEASURED, results()) if MEASURED in markdown else markdown
+    return formulas(markdown.replace(MEASURED, results()) if MEASURED in markdown else markdown)
+
+
+def formulas(markdown: str) -> str:
+    """`$$...$$` and `$...$` outside of code as MathML, which browsers draw without a script."""
+    pieces = CODE.split(markdown)
+    return "".join(piece if place % 2 else FORMULA.sub(_drawn, piece) for place, piece in enumerate(pieces))
+
+
+def _drawn(found: re.Match[str]) -> str:
+    block, inline = found.groups()
+    drawn: str = convert(block or inline, display="block" if block else "inline")
+    return drawn.replace("\n", " ")
 
 
 def results() -> str:
