@@ -58,6 +58,10 @@ def compare(
     """
     if seeds < 1:
         raise BadConfig(f"seeds must be >= 1; got {seeds}.")
+    if jobs is not None and jobs < 1:
+        raise BadConfig(f"jobs must be >= 1 worker processes; got {jobs}.")
+    if not base.evaluate_every:
+        raise BadConfig("evaluate_every must be >= 1 in a comparison, which compares held-out scores; got 0.")
     if len(set(arms)) < len(arms) or not arms:
         raise BadConfig(f"arms must be one or more different methods; got {', '.join(arms) or 'none'}.")
     folder = folder or Path(f"runs/compare-{base.world}")

@@ -66,6 +66,8 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
     Raises:
         BadConfig: the behaviour batch does not divide over the environments, or the policy is recurrent.
     """
+    if not isinstance(config, ControlConfig):
+        raise BadConfig(f"method {method.slug!r} needs an environment, and {config.world!r} is a task; give --env ID.")
     refuse_unfed(config, method)
     sizes = method.parameters
     batch, behaviour_batch = int(sizes["batch"]), int(sizes["behaviour_batch"])

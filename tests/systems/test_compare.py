@@ -1,0 +1,83 @@
+"""Arms on equal budgets: refused early, continued where stopped, compared at what all reached."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from ascent.core.registry import UnknownMethod
+from ascent.evaluation.arms import Arm, Seed
+from ascent.systems.compare import arm_config, at_common_budget, compare, run_or_resume
+from ascent.systems.config import BadConfig, LanguageConfig
+from ascent.training.recorder import METRICS
+from tests.training.runs import control
+
+
+def test_an_arm_is_a_method_with_parameters() -> None:
+    base = LanguageConfig(method="grpo", set=("a=1",))
+    found = arm_config(base, "dapo:clip_low=0.1,clip_high=0.4")
+    assert (found.method, found.set) == ("dapo", ("a=1", "clip_low=0.1", "clip_high=0.4"))
+    assert arm_config(base, "rloo").set == ("a=1",)
+
+
+@pytest.mark.parametrize(
+    ("arms", "more", "message"),
+    [
+        (["ppo", "ppo"], {}, "different methods; got ppo, ppo"),
+        ([], {}, "different methods; got none"),
+        (["ppo", "ppoo"], {}, "Did you mean 'ppo'"),
+        (["ppo", "grpo"], {}, "method 'grpo' needs"),
+        (["ppo:clipp=3"], {}, "no parameter 'clipp'"),
+        (["ppo"], {"seeds": 0}, "seeds must be >= 1; got 0"),
+        (["ppo"], {"jobs": 0}, "jobs must be >= 1 worker processes; got 0"),
+    ],
+)
+def test_a_wrong_comparison_is_refused_before_anything_runs(
+    tmp_path: Path, arms: list[str], more: dict[str, int], message: str
+) -> None:
+    base = control(tmp_path / "x", evaluate_every=1)
+    with pytest.raises((BadConfig, UnknownMethod), match=message):
+        compare(arms, base, folder=tmp_path / "found", **more)
+    assert not (tmp_path / "found").exists()
+
+
+def test_a_comparison_without_evaluations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="evaluate_every must be >= 1 in a comparison"):
+        compare(["ppo"], control(tmp_path / "x", evaluate_every=0), folder=tmp_path / "found")
+
+
+def test_scores_are_taken_at_the_largest_budget_that_all_reached() -> None:
+    slow = Arm("slow", [Seed(0, [(0, 0.1), (10, 0.2), (20, 0.3)], 0.3), Seed(1, [(0, 0.0), (10, 0.4), (20, 0.5)], 0.5)])
+    fast = Arm("fast", [Seed(0, [(0, 0.1), (14, 0.6), (28, 0.9)], 0.9), Seed(1, [(0, 0.1), (18, 0.7), (36, 0.8)], 0.8)])
+    found = at_common_budget([slow, fast])
+    assert [[run.final for run in arm.seeds] for arm in found] == [[0.3, 0.5], [0.6, 0.7]]
+    assert max(point for arm in found for run in arm.seeds for point, _ in run.curve) <= 20
+
+
+def test_a_run_that_is_there_is_not_run_again_and_another_one_is_not_overwritten(tmp_path: Path) -> None:
+    config = control(tmp_path / "run", evaluate_every=1, episodes=1)
+    first = run_or_resume(config.to_json())
+    written = (tmp_path / "run" / METRICS).stat().st_mtime_ns
+    assert run_or_resume(config.to_json()) == first
+    assert (tmp_path / "run" / METRICS).stat().st_mtime_ns == written
+    (tmp_path / "run" / "result.json").unlink()
+    again = run_or_resume(config.to_json())
+    assert again.metrics == first.metrics
+    with pytest.raises(BadConfig, match="holds a run of another configuration"):
+        run_or_resume(control(tmp_path / "run", evaluate_every=1, episodes=1, steps=5).to_json())
+
+
+def test_a_comparison_leaves_table_picture_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = control(tmp_path / "x", evaluate_every=1, episodes=2, steps=2)
+    found = compare(["ppo", "reinforce"], base, seeds=2, folder=tmp_path / "found", jobs=1)
+    assert [row.name for row in found.rows] == ["ppo", "reinforce"]
+    assert (tmp_path / "found" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    with (tmp_path / "found" / "comparison.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+    json.loads((tmp_path / "found" / "comparison.json").read_text())
+    assert (tmp_path / "found" / "reinforce" / "seed1" / "config.json").exists()
+    shown = capsys.readouterr().out
+    assert "ppo" in shown and "reinforce" in shown
