@@ -48,6 +48,37 @@ def on_last(row: Tensor, decisions: Decisions) -> Tensor:
     return torch.where(last(decisions, "row"), row[:, None], torch.zeros((), dtype=row.dtype, device=row.device))
 
 
+def preferred(decisions: Decisions) -> tuple[Tensor, Tensor]:
+    """Rows [P] that win and rows [P] that lose, of every pair of a group whose scores differ."""
+    cell, count, present = group_cells(decisions)
+    score = row_sum(decisions.reward, decisions.mask)
+    rows = torch.nonzero(present).squeeze(1)
+    rows = rows[torch.argsort(cell[rows], stable=True)]
+    size = count[rows]
+    first = torch.ones_like(rows, dtype=torch.bool)
+    first[1:] = cell[rows[1:]] != cell[rows[:-1]]
+    start = torch.nonzero(first).squeeze(1)[first.cumsum(0) - 1]
+    # Every row meets every row of its group: row i stands size[i] times against places start[i] + 0, 1, ...
+    ends = size.cumsum(0)
+    winner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), size)
+    place = torch.arange(len(winner), device=rows.device) - (ends - size)[winner]
+    one, other = rows[winner], rows[(start[winner] + place).clamp(max=max(len(rows) - 1, 0))]
+    won = score[one] > score[other]
+    return one[won], other[won]
+
+
+def pair_share(decisions: Decisions) -> Columns:
+    """Column `pair_share` [N]: 1 / (pairs of the update), so that the pairs of any split add up to their mean."""
+    pairs = max(len(preferred(decisions)[0]), 1)
+    return {"pair_share": torch.full_like(decisions.reward[:, 0], 1.0 / pairs)}
+
+
+def on_winner(loss: Tensor, winner: Tensor, decisions: Decisions) -> Tensor:
+    """[N, T]: losses of pairs [P], weighted by `pair_share`, on the last decision of the row that won."""
+    won = torch.zeros(len(decisions), dtype=loss.dtype, device=loss.device).index_add(0, winner, loss)
+    return on_last(won * decisions.column("pair_share", "a loss of preferences"), decisions)
+
+
 @dataclass(frozen=True)
 class Preference(Part):
     """A loss of D = log-ratio(winner) - log-ratio(loser), mean over all pairs of a group whose scores differ.
@@ -68,33 +99,43 @@ class Preference(Part):
     needs = frozenset({"log_prob", "reference_log_prob", "reward", "group"})
     keep_together = "group"
 
-    @staticmethod
-    def _pairs(decisions: Decisions) -> tuple[Tensor, Tensor]:
-        """Rows [P] that win and rows [P] that lose, of every pair of a group whose scores differ."""
-        cell, count, present = group_cells(decisions)
-        score = row_sum(decisions.reward, decisions.mask)
-        rows = torch.nonzero(present).squeeze(1)
-        rows = rows[torch.argsort(cell[rows], stable=True)]
-        size = count[rows]
-        first = torch.ones_like(rows, dtype=torch.bool)
-        first[1:] = cell[rows[1:]] != cell[rows[:-1]]
-        start = torch.nonzero(first).squeeze(1)[first.cumsum(0) - 1]
-        # Every row meets every row of its group: row i stands size[i] times against places start[i] + 0, 1, ...
-        ends = size.cumsum(0)
-        winner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), size)
-        place = torch.arange(len(winner), device=rows.device) - (ends - size)[winner]
-        one, other = rows[winner], rows[(start[winner] + place).clamp(max=max(len(rows) - 1, 0))]
-        won = score[one] > score[other]
-        return one[won], other[won]
-
     def prepare(self, decisions: Decisions, evaluation: Evaluation | None, state: State) -> Columns:
-        pairs = max(len(self._pairs(decisions)[0]), 1)
-        return {"pair_share": torch.full_like(decisions.reward[:, 0], 1.0 / pairs)}
+        return pair_share(decisions)
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         ratio = row_log_ratio(evaluation, decisions)
-        winner, loser = self._pairs(decisions)
+        winner, loser = preferred(decisions)
         difference = ratio[winner] - ratio[loser]
         loss = -logsigmoid(self.beta * difference) if self.link == "sigmoid" else (difference - 0.5 / self.beta) ** 2
-        won = torch.zeros_like(ratio).index_add(0, winner, loss)
-        return on_last(won * decisions.column("pair_share", "Preference"), decisions)
+        return on_winner(loss, winner, decisions)
+
+
+@dataclass(frozen=True)
+class BradleyTerry(Part):
+    """-log sigmoid(v(winner) - v(loser)) [N, T], mean over all pairs of a group whose scores differ.
+
+    The value at a row's last decision is the score that a reward model gives to the row (Ouyang et al. 2022,
+    arXiv 2203.02155, eq. 1). Use it as `Preference`: unit="row", reduction="token-sum".
+    """
+
+    needs = frozenset({"value", "reward", "group"})
+    keep_together = "group"
+
+    def prepare(self, decisions: Decisions, evaluation: Evaluation | None, state: State) -> Columns:
+        return pair_share(decisions)
+
+    def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
+        winner, loser = preferred(decisions)
+        score = row_sum(evaluation.value, last(decisions, "row"))
+        return on_winner(-logsigmoid(score[winner] - score[loser]), winner, decisions)
+
+    def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
+        """`accuracy`: share of the pairs that the scores order rightly, spread over the rows."""
+        winner, loser = preferred(decisions)
+        score = row_sum(evaluation.value, last(decisions, "row"))
+        right = (score[winner] > score[loser]).to(score.dtype)
+        share = decisions.column("pair_share", "BradleyTerry")[winner]
+        # The method averages over decisions, so the sum is divided by their share of the update.
+        weight = decisions.column("weight", "BradleyTerry")
+        total = weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        return {"accuracy": ((right * share).sum() / total).expand(decisions.mask.shape)}

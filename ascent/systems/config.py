@@ -126,6 +126,8 @@ class LanguageConfig(RunConfig):
     """`embedded` (about 1M parameters, built and warmed up here), a local folder, or a Hugging Face id."""
     data: str | None = None
     """Own prompts instead of a task: a JSONL file or a saved Hugging Face data set with a `prompt` column."""
+    scored: str | None = None
+    """Recorded responses to learn from instead of fresh ones: JSONL of prompt, completions, scores."""
     reward: tuple[str, ...] = ()
     """Own rewards as file.py:function, TRL's signature; needed with --data."""
     reward_weights: tuple[float, ...] = ()

@@ -16,12 +16,14 @@ from ascent.policies.causal import CausalPolicy
 from ascent.sampling.text import TextSampler, generate
 from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, LanguageConfig
+from ascent.systems.offline import dataset
 from ascent.systems.warm_up import warmed_up
-from ascent.training.learn import Learn, Scorer, log_prob_of
+from ascent.training.annotate import Scorer, log_prob_of
+from ascent.training.learn import Learn
 from ascent.training.loop import System
-from ascent.training.memory import Fresh
+from ascent.training.memory import Fresh, Memory
 from ascent.training.processes import Processes
-from ascent.training.program import Collect, Phase
+from ascent.training.program import Collect, Phase, Stage
 from ascent.worlds.text.data import Data, read
 from ascent.worlds.text.registry import task as build_task
 from ascent.worlds.text.rewards import Rewards, load, total
@@ -65,11 +67,22 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
         (processes.rank, processes.count),
     )
     score = TextScore(task, policy.tokenizer, rewards, config.reward_timeout)
-    memory = Fresh()
+    groups = config.batch // config.group_size
+    reference: CausalPolicy | None = None
     scorers: dict[str, Scorer] = {}
     if "reference_log_prob" in method.needs:
         reference = load_policy(config, task, method, processes).requires_grad_(False)
         scorers["reference_log_prob"] = log_prob_of(reference)
+    memory: Memory = Fresh()
+    stages: list[Stage] = [
+        Collect(
+            "collect", sampler, memory, score=score, accept=method.accept, refill=config.refill, processes=processes
+        )
+    ]
+    if config.scored is not None:
+        if processes.count > 1:
+            raise BadConfig(f"scored data is for one process; got {processes.count}. Launch without accelerate.")
+        memory, stages = dataset(config.scored, policy, reference, groups, config.seed, config.micro_rows), []
     learn = Learn(
         "policy",
         policy,
@@ -81,16 +94,13 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
         exact_behaviour=sampler.exact,
         monitor=frozenset({"entropy"}),
     )
-    collect = Collect(
-        "collect", sampler, memory, score=score, accept=method.accept, refill=config.refill, processes=processes
-    )
     evaluate = HeldOut(config, policy, task, score, budget) if config.evaluate_every else None
     system = System(
         {"policy": policy},
         {"fresh": memory},
-        (Phase("train", (collect, learn), config.steps),),
+        (Phase("train", (*stages, learn), config.steps),),
         evaluate,
-        lambda: sampler.consumed,
+        lambda: sampler.consumed if stages else learn.rounds * groups,
     )
     return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
 

@@ -1,7 +1,7 @@
-"""Tiny worlds that can be understood entirely: a two-step choice and two grid worlds of the PROPS paper.
+"""Tiny worlds that can be understood entirely: a bandit, and the two-step choice and grid worlds of the PROPS paper.
 
-Registered as "ascent/TwoStep-v0", "ascent/GridWorld5-v0" and "ascent/GridWorld8-v0". States are Discrete; a
-linear softmax over their one-hot form is a tabular policy.
+Registered as "ascent/Bandit-v0", "ascent/TwoStep-v0", "ascent/GridWorld5-v0" and "ascent/GridWorld8-v0". States are
+Discrete; a linear softmax over their one-hot form is a tabular policy.
 """
 
 from __future__ import annotations
@@ -39,6 +39,31 @@ class TwoStep(gymnasium.Env[Any, Any]):
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
         self.state = self.SUCCESSOR[self.state][int(action)]
         return self.state, self.REWARD[self.state], self.state >= 3, False, {}
+
+
+class Bandit(gymnasium.Env[Any, Any]):
+    """One state, `arms` choices, an episode is one choice.
+
+    Args:
+        arms: number of choices, >= 1.
+        rewards: of each choice; 0 everywhere when not given, for studies of sampling alone.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own name and form)
+
+    def __init__(self, arms: int = 10, rewards: tuple[float, ...] | None = None) -> None:
+        self.rewards = (0.0,) * arms if rewards is None else tuple(rewards)
+        if len(self.rewards) != arms:
+            raise ValueError(f"rewards must be {arms} numbers, one an arm; got {len(self.rewards)}.")
+        self.observation_space = spaces.Discrete(1)
+        self.action_space = spaces.Discrete(arms)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        return 0, float(self.rewards[int(action)]), True, False, {}
 
 
 class GridWorld(gymnasium.Env[Any, Any]):
@@ -96,6 +121,7 @@ def register() -> None:
     """Add the toy worlds to Gymnasium's registry; a second call changes nothing."""
     wanted: tuple[tuple[str, str, int | None, dict[str, Any]], ...] = (
         ("ascent/TwoStep-v0", "TwoStep", None, {}),
+        ("ascent/Bandit-v0", "Bandit", None, {}),
         ("ascent/GridWorld5-v0", "GridWorld", 15, {}),
         (
             "ascent/GridWorld8-v0",

@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .strings import BETAS, LEVELS, TASK_BETA
+from .strings import LEVELS, TASK_BETA
 
 COLOUR = {"copg": "#0072b2", "dpo": "#d55e00", "ipo": "#009e73", "naive_pg": "#cc79a7"}
 NAME = {"copg": "CoPG", "dpo": "DPO", "ipo": "IPO", "naive_pg": "naive PG (b = 0)"}
@@ -39,19 +39,19 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     for slug, found in part["methods"].items():
         by_beta = {float(beta): scores for beta, scores in found.items()}
         betas = sorted(by_beta)
-        band(left, betas, [by_beta[beta]["J"] for beta in betas], slug)
+        band(left, betas, [by_beta[beta]["gain"] for beta in betas], slug)
         rewards, costs = ([by_beta[beta][score]["mean"] for beta in betas] for score in ("reward", "kl"))
         middle.plot(costs, rewards, "o-", color=COLOUR[slug], label=NAME[slug])
         for beta, cost, reward in zip(betas, costs, rewards, strict=True):
             middle.annotate(
                 f"{beta:g}", (cost, reward), textcoords="offset points", xytext=(4, -9), fontsize=7, color=COLOUR[slug]
             )
-    for value, label, style in ((part["optimum"], "optimum", "--"), (part["reference"], "reference", ":")):
-        for axes in (left, right):
-            axes.axhline(sum(value) / len(value), color="#444444", linestyle=style, linewidth=1, label=label)
+    for axes in (left, right):
+        axes.axhline(1, color="#444444", linestyle="--", linewidth=1, label="optimum")
+        axes.axhline(0, color="#444444", linestyle=":", linewidth=1, label="reference")
     left.set(xscale="log", xlabel="beta of the method", title="data of a worse sampler")
-    left.set(ylabel=f"J = E R - {TASK_BETA:g} KL, exact")
-    left.set_xticks(sorted({beta for betas in BETAS.values() for beta in betas}))
+    left.set(ylabel=f"gain in J = E R - {TASK_BETA:g} KL, exact", ylim=(-1, 1.1))
+    left.set_xticks([0.03, 0.06, 0.125, 0.25, 0.5, 1, 2])
     left.xaxis.set_major_formatter("{x:g}")
     left.minorticks_off()
     middle.set(xlabel="KL to the reference (nats a string), exact", ylabel="expected reward, exact")
@@ -59,7 +59,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     for slug, levels in result["C"].items():
         band(right, range(len(levels)), list(levels.values()), slug)
     right.set_xticks(range(len(LEVELS)), LEVELS)
-    right.set(xlabel="who wrote the data", ylabel="J, exact", title=f"off-policyness, beta = {TASK_BETA:g}")
+    right.set(xlabel="who wrote the data", ylabel="gain in J, exact", title=f"off-policyness, beta = {TASK_BETA:g}")
     for axes in (left, middle, right):
         axes.legend(frameon=False, fontsize=8)
         plain(axes)

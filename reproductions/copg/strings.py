@@ -19,7 +19,8 @@ from ascent.core.method import Method
 from ascent.core.random import generator, key, uniform
 from ascent.policies.action_head import Head
 from ascent.policies.actor_critic import ActorCritic
-from ascent.training.learn import Learn, Scorer, log_prob_of
+from ascent.training.annotate import Scorer, log_prob_of
+from ascent.training.learn import Learn
 from ascent.training.loop import Loop, System
 from ascent.training.memory import Dataset, Fresh, Memory
 from ascent.training.program import Collect, Phase
@@ -177,7 +178,8 @@ def run_strings(seed: int, slug: str, level: str, betas: tuple[float, ...]) -> d
     """One seed of one method on data of one level: exact scores before, along and after, for each beta."""
     ref = reference(seed)
     log_ref = table(ref)
-    found: dict[str, Any] = {"reference": exact(log_ref, log_ref), "optimum": optimum(log_ref)}
+    start, best = exact(log_ref, log_ref)["J"], optimum(log_ref)
+    found: dict[str, Any] = {"reference": start, "optimum": best}
     for beta in betas:
         policy = copy.deepcopy(ref)
         method = ascent.method(slug, beta=beta, learning_rate=RATE)
@@ -188,5 +190,7 @@ def run_strings(seed: int, slug: str, level: str, betas: tuple[float, ...]) -> d
             curve = train(policy, method, fresh, UPDATES, scores, (collect,), {"reference_log_prob": log_prob_of(ref)})
         else:
             curve = train(policy, method, Dataset(recorded(level, seed), PAIRS_PER_UPDATE, seed), UPDATES, scores)
-        found[str(beta)] = {"curve": [(step, round(score["J"], 5)) for step, score in curve], **curve[-1][1]}
+        final = curve[-1][1]
+        gain = (final["J"] - start) / (best - start)
+        found[str(beta)] = {"curve": [(step, round(score["J"], 5)) for step, score in curve], **final, "gain": gain}
     return found

@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 import ascent.worlds.toy
 
-WORLDS = ("ascent/TwoStep-v0", "ascent/GridWorld5-v0", "ascent/GridWorld8-v0")
+WORLDS = ("ascent/Bandit-v0", "ascent/TwoStep-v0", "ascent/GridWorld5-v0", "ascent/GridWorld8-v0")
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -61,3 +61,11 @@ def test_large_grid_punishes_bumps():
     assert [step[:2] for step in steps] == [(0, -1.0), (8, -0.1), (9, -0.1)]
     _, steps = play("ascent/GridWorld8-v0", (1,) * 7 + (3,) * 7)
     assert steps[-1][:3] == (63, 1.0, True)
+
+
+def test_a_bandit_pays_its_arm_and_ends():
+    world = ascent.worlds.toy.Bandit(3, (0.0, 2.0, -1.0))
+    world.reset(seed=0)
+    assert [world.step(arm)[1:4] for arm in range(3)] == [(0.0, True, False), (2.0, True, False), (-1.0, True, False)]
+    with pytest.raises(ValueError, match="rewards must be 2 numbers"):
+        ascent.worlds.toy.Bandit(2, (1.0,))
