@@ -47,7 +47,7 @@ def refuse_unfed(config: Config, method: Method) -> None:
     family = "control" if isinstance(config, ControlConfig) else "language"
     given = FED[family] | DEFAULTED | {"mask"}
     if method.slug in {card.slug for card in cards() if card.family == "supervised"}:
-        raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from samples of its own; choose another.")
+        raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from its own samples; choose another.")
     missing = sorted(method.needs - given)
     if missing:
         fitting = [card.slug for card in cards() if card.family != "supervised" and card.build().needs <= given]

@@ -115,5 +115,7 @@ class Loop:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.step, self.updates = state["step"], state["updates"]
-        self.recorded = {name: [torch.tensor(x, dtype=torch.float64) for x in values] for name, values in state["recorded"].items()}
+        self.recorded = {
+            name: list(torch.tensor(values, dtype=torch.float64)) for name, values in state["recorded"].items()
+        }
         self.system.load_state_dict(state["system"])

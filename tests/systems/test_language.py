@@ -37,7 +37,7 @@ def test_every_process_needs_a_prompt(model: Path, tmp_path: Path) -> None:
     processes = Processes()
     processes.count = 3
     config = language(model, tmp_path / "run", batch=4, group_size=2)
-    with pytest.raises(BadConfig, match="got 2 prompts for 3 processes. Take batch >= 6"):
+    with pytest.raises(BadConfig, match=r"got 2 prompts for 3 processes\. Take batch >= 6"):
         build(config, config.composed(), processes)
 
 

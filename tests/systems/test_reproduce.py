@@ -42,5 +42,5 @@ def test_an_unknown_one_is_refused_with_the_nearest(experiments: Path) -> None:
 
 def test_outside_of_a_clone_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "home", lambda: tmp_path / "nowhere")
-    with pytest.raises(BadConfig, match="none here.*run this from a clone"):
+    with pytest.raises(BadConfig, match=r"none here.*run this from a clone"):
         experiment("copg")

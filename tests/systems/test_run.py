@@ -40,7 +40,7 @@ def test_a_run_folder_is_complete(tmp_path: Path, model: Path) -> None:
     assert manifest["versions"]["torch"]
     assert manifest["seed"] == 0
     assert manifest["method"]["slug"] == "grpo"
-    assert list(manifest["data"].values())[0], "the user's reward file is hashed"
+    assert next(iter(manifest["data"].values())), "the user's reward file is hashed"
     assert result.picture.read_bytes()[:4] == b"\x89PNG"
     assert [line["step"] for line in result.metrics] == [0, 1, 1, 2, 2]
     assert (result.before, result.after) == (
