@@ -24,7 +24,8 @@ from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, ControlConfig
 from ascent.systems.control import consumed, evaluator, sampling, saver, world
-from ascent.training.learn import Learn, Scorer
+from ascent.training.annotate import Scorer
+from ascent.training.learn import Learn
 from ascent.training.loop import System
 from ascent.training.memory import Memory, Remaining, Window
 from ascent.training.processes import Processes

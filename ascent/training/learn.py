@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,22 +13,14 @@ from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
 from ascent.policies.policy import Policy
+from ascent.training.annotate import Scorer, annotated, looked
 from ascent.training.batches import deal, share, split
 from ascent.training.memory import Memory
-from ascent.training.processes import Processes
 from ascent.training.program import Hook
 from ascent.training.steps import Stepper
 
 if TYPE_CHECKING:
     from ascent.training.loop import Loop
-
-
-Scorer = Callable[[Decisions], Tensor]
-
-
-def log_prob_of(policy: Policy) -> Scorer:
-    """The log-probs [N, T] that a policy gives to the recorded actions."""
-    return lambda decisions: policy.evaluate(decisions, frozenset({"log_prob"})).log_prob
 
 
 class Diverged(ArithmeticError):
@@ -112,26 +104,9 @@ class Learn:
         own = frozenset(name for name in needs & {"old_log_prob", "value", "next_value"} if name not in collection)
         scored = {name: scorer for name, scorer in self.scorers.items() if name in needs and name not in collection}
         if own or scored:
-            collection = self.annotated(collection, own, scored, loop.processes)
+            collection = annotated(self.model, collection, own, scored, self.micro_rows, loop.processes)
         collection = self.method.credit(collection, self.state)
         return collection.flatten() if self.method.plan.unit == "decision" else collection
-
-    @torch.no_grad()
-    def annotated(
-        self, collection: Decisions, own: frozenset[str], scored: Mapping[str, Scorer], processes: Processes
-    ) -> Decisions:
-        """The columns `own` of the model and those of the scorers, in micro-batches and shares of rows."""
-
-        def written(part: Decisions) -> Decisions:
-            part = self.model.annotate(part, own) if own else part
-            return part.with_extras({name: scorer(part) for name, scorer in scored.items()}) if scored else part
-
-        index = torch.arange(processes.rank, len(collection), processes.count)
-        if len(index) == len(collection) and (self.micro_rows is None or len(index) <= self.micro_rows):
-            return written(collection)
-        pieces = [written(collection.rows(places)) for places in index.split(self.micro_rows or max(len(index), 1))]
-        columns = {name: torch.cat([piece.column(name) for piece in pieces]) for name in (*own, *scored) if len(index)}
-        return collection.with_extras(processes.gather_rows(columns, index, len(collection)))
 
     def update(self, rows: Decisions, loop: Loop) -> bool:
         """One optimiser step on `rows`. Returns whether the walk goes on (early stop)."""
@@ -147,7 +122,9 @@ class Learn:
             rows = method.prepare(rows, now, self.state)
             self.improve(now, rows, totals)
         else:
-            before = self.look(rows, mine, loop) if method.prepares or "old_log_prob" not in rows else None
+            before = None
+            if method.prepares or "old_log_prob" not in rows:
+                before = looked(self.model, rows, method.prepares | {"log_prob"}, mine, self.micro_rows, processes)
             rows = method.prepare(rows, before, self.state)
             for part in split(rows if mine is None else rows.rows(mine), together, self.micro_rows):
                 if len(part):
@@ -176,21 +153,6 @@ class Learn:
                 metrics[name] = (share_ * torch.where(rows.mask, now.column(name).detach(), 0.0)).sum()
         for name, metric in metrics.items():
             totals[name] = totals[name] + metric if name in totals else metric
-
-    def look(self, rows: Decisions, mine: Tensor | None, loop: Loop) -> Evaluation:
-        """The evaluation of a whole update without gradient, in micro-batches and shares."""
-        wanted = self.method.prepares | {"log_prob"}
-        index = torch.arange(len(rows)) if mine is None else mine
-        pieces: list[dict[str, Tensor]] = []
-        with torch.no_grad():
-            for places in index.split(self.micro_rows or max(len(index), 1)):
-                now = self.model.evaluate(rows.rows(places), wanted)
-                pieces.append({name: now.column(name) for name in now})
-        columns = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]} if pieces else {}
-        whole = loop.processes.gather_rows(columns, index, len(rows))
-        return Evaluation(
-            **{name: whole.pop(name) for name in list(whole) if not name.startswith("probe:")}, probes=whole
-        )
 
     def refuse_non_finite(self, totals: Mapping[str, Tensor]) -> None:
         """Raise Diverged before a broken state can be saved."""

@@ -15,7 +15,8 @@ from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.plan import SGD, Linear, Plan, Stop
 from ascent.training import checkpoint
-from ascent.training.learn import Diverged, Learn, log_prob_of
+from ascent.training.annotate import log_prob_of
+from ascent.training.learn import Diverged, Learn
 from ascent.training.loop import Loop, System
 from ascent.training.memory import Fresh
 
