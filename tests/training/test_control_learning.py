@@ -50,9 +50,8 @@ def train(policy, worlds, method, steps, rounds, seed=0):
 def test_ppo_balances_the_pole():
     worlds = Environments("CartPole-v1", 8)
     policy = ActorCritic(4, Head.of(worlds.actions), seed=0)
-    method = ascent.method(
-        "ppo", passes=20, minibatches=1, discount=0.98, trace=0.8, learning_rate=1e-3, anneal="both", value_coefficient=1.0
-    )
+    constants = {"discount": 0.98, "trace": 0.8, "learning_rate": 1e-3, "value_coefficient": 1.0}
+    method = ascent.method("ppo", passes=20, minibatches=1, anneal="both", **constants)
     train(policy, worlds, method, steps=32, rounds=160)
     assert evaluate_returns(policy, "CartPole-v1", 10, seed=123).mean >= 475
 
