@@ -23,6 +23,7 @@ COLOUR = {
     "random penalty": "#eeb083",
 }
 DASHED = {"random drop", "random penalty"}
+BANDED = {"GRPO", "Clip-Cov", "KL-Cov"}
 SHARES = {"0.0002": "0.02%", "0.002": "0.2%", "0.02": "2%", "0.2": "20%", "0.5": "50%"}
 
 
@@ -44,7 +45,7 @@ def arms(result: dict[str, Any], path: Path) -> None:
     entropy.set(yscale="log", ylabel="entropy, nats a token")
     entropy.yaxis.set_major_formatter("{x:g}")
     entropy.yaxis.set_minor_formatter("{x:g}")
-    entropy.set_title("Policy entropy (means of 3 steps, 95% bands over seeds)", **LEFT)
+    entropy.set_title("Policy entropy (means of 3 steps, 95% bands of three arms)", **LEFT)
     score.set(ylabel="mean reward", xlabel="step")
     score.set_title("Reward of the collected responses (means of 5 steps)", **LEFT)
     score.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right", ncols=2)
@@ -66,12 +67,12 @@ def smooth(values: Sequence[float], width: int) -> list[tuple[float, float]]:
 
 
 def curve(axes: Axes, curves: list[list[tuple[float, float]]], name: str) -> None:
-    """Mean and 95% band over seeds."""
+    """Mean over seeds, and for the arms that matter most a 95% band."""
     found = band(curves, "curve", name)
     axes.plot(
         found.budget, found.mean, color=COLOUR[name], label=name, linewidth=1.8, ls="--" if name in DASHED else "-"
     )
-    if np.isfinite(found.low).all():
+    if name in BANDED and np.isfinite(found.low).all():
         low = np.maximum(found.low, 0.5 * found.mean)  # a band of few seeds may pass 0, which no logarithm shows
         axes.fill_between(found.budget, low, found.high, color=COLOUR[name], alpha=0.12, linewidth=0)
     axes.margins(x=0.01)
@@ -197,9 +198,9 @@ def bars(axes: Axes, found: dict[str, Any], names: list[tuple[str, str]]) -> Non
 
 def control(result: dict[str, Any], path: Path) -> None:
     """Final entropy and pass@1 by the strength of each remedy; 0 is GRPO."""
-    figure = Figure(figsize=(13.5, 6.4), dpi=130, facecolor="white", layout="constrained")
-    grid = figure.subplots(2, 3, sharey="row", sharex="col")
-    names = {"clip_fraction": "share r", "kl_coefficient": "coefficient beta", "entropy_coefficient": "coefficient"}
+    figure = Figure(figsize=(10.5, 6.4), dpi=130, facecolor="white", layout="constrained")
+    grid = figure.subplots(2, len(result["claims"]["sweeps"]), sharey="row", sharex="col")
+    names = {"clip_fraction": "share r of the tokens", "kl_coefficient": "coefficient beta"}
     for column, (title, found) in enumerate(result["claims"]["sweeps"].items()):
         levels = found["levels"]
         ticks = ["0 (GRPO)" if item["level"] == 0 else f"{item['level']:g}" for item in levels]
