@@ -180,8 +180,9 @@ def verdict(result: dict[str, Any]) -> str:
 
 VERDICT = """# Verdict: contrastive policy gradient (copg)
 
-Measured {date} on {machine}. Intervals are 95% bootstrap intervals of the mean over seeds; differences are
-paired by seed. All numbers are in result.json; `ascent reproduce copg` runs everything again.
+Measured {date} on {machine}.
+Intervals are 95% bootstrap intervals of the mean over seeds; differences are paired by seed. All numbers are in
+result.json; `ascent reproduce copg` runs everything again.
 
 | claim | verdict |
 |---|---|

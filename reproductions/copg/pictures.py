@@ -59,9 +59,10 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     for slug, levels in result["C"].items():
         band(right, range(len(levels)), list(levels.values()), slug)
     right.set_xticks(range(len(LEVELS)), LEVELS)
+    right.set_ylim(-0.05, 1.1)
     right.set(xlabel="who wrote the data", ylabel="gain in J, exact", title=f"off-policyness, beta = {TASK_BETA:g}")
-    for axes in (left, middle, right):
-        axes.legend(frameon=False, fontsize=8)
+    for axes, place in ((left, "lower right"), (middle, "upper left"), (right, (0.02, 0.12))):
+        axes.legend(frameon=False, fontsize=8, loc=place)
         plain(axes)
     figure.savefig(folder / "strings.png")
 

@@ -23,9 +23,9 @@ from ascent.worlds.gym import Environments
 from .sampling import Buffer, play
 
 ENVIRONMENT, SEEDS, BATCH, BEHAVIOUR_BATCH = "Pendulum-v1", 5, 1024, 256
-FIXED_BATCHES, TRAINED_BATCHES, LEARNING_BATCHES = (1, 2, 4, 8), 40, 16
-MEASURED_EVERY = 4  # batches
-FIT: dict[str, Any] = {"steps": 400, "learning_rate": 1e-2}
+FIXED_BATCHES, TRAINED_BATCHES, LEARNING_BATCHES = (1, 2, 4, 8), 40, 12
+MEASURED_EVERY = 3  # batches
+FIT: dict[str, Any] = {"steps": 300, "learning_rate": 1e-2}
 SETTINGS: dict[str, Any] = {
     "batch": BATCH,
     "behaviour_batch": BEHAVIOUR_BATCH,
@@ -43,7 +43,6 @@ FIXED = (("trained", "on-policy"), ("trained", "PROPS"), ("random", "on-policy")
 # Learning: who collects, how many batches the buffer holds, how many times the steps.
 LEARNING: dict[str, tuple[str, int, int]] = {
     "PPO": ("target", 1, 1),
-    "PPO, twice the steps": ("target", 1, 2),
     "PPO-Buffer, b = 2": ("target", 2, 1),
     "PROPS, b = 2": ("props", 2, 1),
 }

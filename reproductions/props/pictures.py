@@ -24,7 +24,6 @@ COLOUR = {
     "buffer b = 2": RED,
     "PROPS b = 2": DARK,
     "PPO": GREY,
-    "PPO, twice the steps": PALE,
     "PPO-Buffer, b = 2": RED,
     "PROPS, b = 2": BLUE,
 }

@@ -134,10 +134,10 @@ The two-step choice with batches of 16 steps (m = 4, Adam 0.3): {two}.
 
 ## C. Pendulum, continuous actions
 
-Network 64-64, tanh on the mean. pi_D is fitted by maximum likelihood (last layer and log-std, 400 Adam steps), the
+Network 64-64, tanh on the mean. pi_D is fitted by maximum likelihood (last layer and log-std, 300 Adam steps), the
 same for every arm; its error is above 0 for any finite sample, so only ratios and differences count.
-Fixed targets: {fixed_steps} steps, m = 256, {passes} passes of {minibatches} minibatches (paper: 16 of 16), {seeds_c} seeds;
-"trained" is one PPO policy, "random" an untrained one for each seed.
+Fixed targets: {fixed_steps} steps, m = 256, {seeds_c} seeds, {passes} passes of {minibatches} minibatches (the
+paper: 16 of 16); "trained" is one PPO policy, "random" an untrained one for each seed.
 
 | fixed target, sampler | ratio to on-policy of the error after {fixed_steps} steps |
 |---|---|
@@ -150,7 +150,8 @@ anew, as many steps.
 |---|---|---|---|
 {rows_learning}
 
-Returns are secondary here: five seeds of a short run do not rank samplers.
+Returns are secondary here: five seeds of a short run do not rank samplers. The privileged arm (twice the steps) was
+run in B only.
 
 ## Not run, and why
 
