@@ -10,7 +10,7 @@ import torch
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
-from ascent.core.pairs import Preference, deviation, group_cells, on_last, row_log_ratio, row_sum
+from ascent.core.pairs import BradleyTerry, Preference, deviation, group_cells, on_last, row_log_ratio, row_sum
 from ascent.core.random import generator
 from ascent.core.term import Term
 
@@ -84,3 +84,32 @@ def test_no_pair_gives_no_loss() -> None:
     method = Method("pairs", {"preference": Term(Preference(), reduction="token-sum", unit="row")})
     loss, _ = method.loss(evaluation, decisions.replace(reward=torch.zeros(7, 4, dtype=F64)))
     assert loss.item() == 0.0
+
+
+def test_bradley_terry_scores_the_last_decisions() -> None:
+    _, decisions = rows()
+    value = torch.randn(7, 4, generator=generator(1, "values"), dtype=F64).requires_grad_()
+    method = Method("reward_model", {"preference": Term(BradleyTerry(), reduction="token-sum", unit="row")})
+    loss, metrics = method.loss(Evaluation(log_prob=torch.zeros(7, 4, dtype=F64), value=value), decisions)
+    score = [value[row, max(length - 1, 0)].item() for row, length in enumerate(LENGTHS)]
+    pairs = [(0, 1), (2, 1), (3, 5)]
+    gaps = [score[winner] - score[loser] for winner, loser in pairs]
+    assert loss.item() == pytest.approx(sum(math.log(1 + math.exp(-gap)) for gap in gaps) / 3)
+    assert metrics["accuracy"].item() == pytest.approx(sum(gap > 0 for gap in gaps) / 3)
+    loss.backward()
+    assert value.grad is not None
+    touched = {(row, column) for row, column in torch.nonzero(value.grad).tolist()}
+    assert touched == {(row, LENGTHS[row] - 1) for row in (0, 1, 2, 3, 5)}
+
+
+def test_the_parts_of_an_update_add_up() -> None:
+    _, decisions = rows()
+    value = torch.randn(7, 4, generator=generator(2, "values"), dtype=F64)
+    whole = Evaluation(log_prob=torch.zeros(7, 4, dtype=F64), value=value)
+    method = Method("reward_model", {"preference": Term(BradleyTerry(), reduction="token-sum", unit="row")})
+    loss, metrics = method.loss(whole, decisions)
+    prepared = method.prepare(decisions, None)
+    parts = [torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5, 6])]
+    found = [method.loss(whole.rows(part), prepared.rows(part)) for part in parts]
+    assert sum(part.item() for part, _ in found) == pytest.approx(loss.item())
+    assert sum(numbers["accuracy"].item() for _, numbers in found) == pytest.approx(metrics["accuracy"].item())
