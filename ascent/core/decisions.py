@@ -104,6 +104,10 @@ class Table:
             raise MissingColumn(name, list(self), reader)
         return tensor
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {list(self.column(name).shape)}" for name in self)
+        return f"{type(self).__name__}({shapes})"
+
     def _copy(self, changes: Mapping[str, object]) -> Self:
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
@@ -111,7 +115,7 @@ class Table:
         return new
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decisions(Table):
     """What was decided, by whom, with which consequence. Shapes are in `SHAPES`.
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor
 
 from ascent.core.decisions import Columns, Decisions
@@ -30,7 +31,7 @@ Kind = Literal["k1", "k2", "k3", "abs", "exact"]
 KINDS: tuple[str, ...] = ("k1", "k2", "k3", "abs", "exact")
 
 
-def estimate(log_prob: Tensor, other: Tensor, kind: str) -> Tensor:
+def estimate(log_prob: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"], kind: str) -> Float[Tensor, "*shape"]:
     """The estimator `kind` of KL(pi, other), any shape, nats. The exponent of k3 is limited to 20 nats."""
     difference = log_prob - other
     if kind == "k1":

@@ -11,7 +11,7 @@ from torch import Tensor
 from ascent.core.decisions import EMPTY, Column, Columns, Table
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Table):
     """Differentiable columns [N, T]; absent ones were not asked for (`method.needs`).
 

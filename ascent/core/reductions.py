@@ -12,10 +12,13 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ascent.core.decisions import Decisions
 
+Mask = Bool[Tensor, "N T"]
+Factors = Float[Tensor, "N 1"]
 Reduction = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
 ]
@@ -27,29 +30,29 @@ def _lengths(mask: Tensor) -> tuple[Tensor, Tensor]:
     return lengths, (lengths > 0).sum().clamp(min=1)
 
 
-def token_mean(mask: Tensor, decisions: Decisions, horizon: float | None) -> Tensor:
+def token_mean(mask: Mask, decisions: Decisions, horizon: float | None) -> Factors:
     """Every decision weighs 1 / (number of decisions)."""
     return (1.0 / mask.sum().clamp(min=1).to(torch.float64)).expand(len(mask), 1)
 
 
-def token_sum(mask: Tensor, decisions: Decisions, horizon: float | None) -> Tensor:
+def token_sum(mask: Mask, decisions: Decisions, horizon: float | None) -> Factors:
     """Every decision weighs 1."""
     return torch.ones(len(mask), 1, dtype=torch.float64, device=mask.device)
 
 
-def seq_mean_token_sum(mask: Tensor, decisions: Decisions, horizon: float | None) -> Tensor:
+def seq_mean_token_sum(mask: Mask, decisions: Decisions, horizon: float | None) -> Factors:
     """Sum within a sequence, mean over sequences."""
     _, rows = _lengths(mask)
     return (1.0 / rows.to(torch.float64)).expand(len(mask), 1)
 
 
-def seq_mean_token_mean(mask: Tensor, decisions: Decisions, horizon: float | None) -> Tensor:
+def seq_mean_token_mean(mask: Mask, decisions: Decisions, horizon: float | None) -> Factors:
     """Mean within a sequence, mean over sequences."""
     lengths, rows = _lengths(mask)
     return 1.0 / (lengths.clamp(min=1) * rows)
 
 
-def seq_mean_token_sum_norm(mask: Tensor, decisions: Decisions, horizon: float | None) -> Tensor:
+def seq_mean_token_sum_norm(mask: Mask, decisions: Decisions, horizon: float | None) -> Factors:
     """Sum within a sequence divided by a constant length, mean over sequences (Dr. GRPO)."""
     lengths, rows = _lengths(mask)
     if horizon is not None:

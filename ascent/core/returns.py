@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ascent.core.decisions import Decisions
@@ -30,7 +31,7 @@ def named(*sources: Source) -> frozenset[str]:
     return frozenset(source for source in sources if isinstance(source, str))
 
 
-def backward_sum(increment: Tensor, factor: Tensor) -> Tensor:
+def backward_sum(increment: Float[Tensor, "N T"], factor: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """Solve `x[:, t] = increment[:, t] + factor[:, t] * x[:, t + 1]`, with x beyond the last column 0.
 
     Args:
@@ -49,7 +50,12 @@ def backward_sum(increment: Tensor, factor: Tensor) -> Tensor:
     return increment
 
 
-def discounted_sum(reward: Tensor, ended: Tensor, mask: Tensor, discount: float | Tensor) -> Tensor:
+def discounted_sum(
+    reward: Float[Tensor, "N T"],
+    ended: Bool[Tensor, "N T"],
+    mask: Bool[Tensor, "N T"],
+    discount: float | Float[Tensor, "N T"],
+) -> Float[Tensor, "N T"]:
     """Reward-to-go `G[t] = r[t] + discount * (1 - ended[t]) * G[next decision]`, 0 where `mask` is False.
 
     Args:
@@ -65,15 +71,15 @@ def discounted_sum(reward: Tensor, ended: Tensor, mask: Tensor, discount: float 
 
 
 def gae(
-    reward: Tensor,
-    value: Tensor,
-    next_value: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    mask: Tensor,
-    discount: float | Tensor,
-    trace: float | Tensor,
-) -> Tensor:
+    reward: Float[Tensor, "N T"],
+    value: Float[Tensor, "N T"],
+    next_value: Float[Tensor, "N T"],
+    terminated: Bool[Tensor, "N T"],
+    truncated: Bool[Tensor, "N T"],
+    mask: Bool[Tensor, "N T"],
+    discount: float | Float[Tensor, "N T"],
+    trace: float | Float[Tensor, "N T"],
+) -> Float[Tensor, "N T"]:
     """Generalised advantage estimates [N, T], 0 where `mask` is False (Schulman et al. 2016, arXiv:1506.02438).
 
     `delta[t] = r[t] + discount * next_value[t] - value[t]`; the trace `discount * trace` is cut after terminated

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ascent.core.decisions import Columns, Decisions
@@ -22,7 +23,9 @@ Level = Literal["token", "sequence", "sequence-token"]
 LIMIT = 20.0
 
 
-def likelihood_ratio(log_prob: Tensor, other: Tensor, mask: Tensor, level: Level = "token") -> Tensor:
+def likelihood_ratio(
+    log_prob: Float[Tensor, "N T"], other: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], level: Level = "token"
+) -> Float[Tensor, "N T"]:
     """pi / pi_other [N, T], differentiable in `log_prob`.
 
     Args:
@@ -50,7 +53,8 @@ def limits(low: Bound | None, high: Bound | None, decisions: Decisions) -> tuple
         if bound is None:
             return torch.inf
         if isinstance(bound, Linear):
-            return bound.start + (bound.end - bound.start) * decisions.per_decision("progress", "a scheduled clip bound")
+            done = decisions.per_decision("progress", "a scheduled clip bound")
+            return bound.start + (bound.end - bound.start) * done
         return decisions.per_decision(bound, "a clip bound") if isinstance(bound, str) else bound
 
     return 1.0 - distance(low), 1.0 + distance(high)

@@ -181,3 +181,8 @@ def test_empty_batches_are_batches() -> None:
     for rows, columns in ((0, 4), (3, 0)):
         decisions = Decisions(mask=torch.zeros(rows, columns, dtype=torch.bool), reward=torch.zeros(rows, columns))
         assert len(decisions) == rows and decisions.flatten().mask.shape == (0, 1)
+
+
+def test_a_table_prints_its_columns_and_their_shapes() -> None:
+    shown = repr(Decisions(mask=torch.ones(2, 3, dtype=torch.bool), reward=torch.zeros(2, 3)))
+    assert shown == "Decisions(mask [2, 3], reward [2, 3])"
