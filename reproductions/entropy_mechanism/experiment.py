@@ -67,6 +67,8 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...]]] = {
     "Clip-Cov": ("clip_fraction", (0.01, 0.03, 0.09)),
     "KL-Cov": ("kl_coefficient", (1.0, 3.0, 10.0)),
 }
+CONTROLS = {"Clip-Cov": "random drop"}
+"""Run at the greatest strength too, where the arm's own strength is too weak to tell."""
 KEPT = ("entropy", "reward", "covariance", "response_covariance", "approximate_kl", "clip_fraction")
 
 
@@ -95,6 +97,9 @@ def measure(runs: Path) -> dict[str, Any]:
     for seed in range(SWEEP_SEEDS, SEEDS):
         for name, parameters in ARMS.items():
             collect(name, parameters, range(seed, seed + 1))
+    for arm, control in CONTROLS.items():
+        key, levels = SWEEPS[arm]
+        collect(f"{control} {key}={levels[-1]:g}", {**ARMS[control], key: levels[-1]}, range(SWEEP_SEEDS))
     return {
         "settings": {
             **SETTINGS,
@@ -255,22 +260,28 @@ def final(found: dict[str, Any]) -> dict[str, Any]:
 
 def sweeps(found: dict[str, Any]) -> dict[str, Any]:
     """Final entropy and pass@1 by setting, over the seeds that every setting has; GRPO is the setting 0."""
-    curves = {}
+    curves: dict[str, Any] = {}
     for arm, (key, levels) in SWEEPS.items():
         own = ARMS[arm][key]
         names = {0.0: "GRPO"} | {level: arm if level == own else f"{arm} {key}={level:g}" for level in levels}
+        strongest = names[levels[-1]]
         curves[arm] = {
             "parameter": key,
-            "levels": [
-                {
-                    "level": level,
-                    **{
-                        score: bounded([found[name][seed][score] for seed in range(SWEEP_SEEDS)], name, score)
-                        for score in ("final_entropy", "pass@1")
-                    },
-                }
-                for level, name in names.items()
-            ],
-            "last - first": difference(found, names[levels[-1]], names[levels[0]], "final_entropy"),
+            "levels": [{"level": level, **shared(found[name], name)} for level, name in names.items()],
+            "last - first": difference(found, strongest, names[levels[0]], "final_entropy"),
         }
+        if arm in CONTROLS:
+            control = f"{CONTROLS[arm]} {key}={levels[-1]:g}"
+            curves[arm]["control"] = {"level": levels[-1], **shared(found[control], control)}
+            curves[arm]["last - control"] = {score: difference(found, strongest, control, score) for score in BOTH}
     return curves
+
+
+BOTH = ("final_entropy", "pass@1")
+
+
+def shared(runs: dict[int, dict[str, Any]], name: str) -> dict[str, Any]:
+    """The scores of the seeds that every setting has."""
+    ends = {"final_entropy": math.inf, "pass@1": 1.0}
+    each = {score: [runs[seed][score] for seed in range(SWEEP_SEEDS)] for score in BOTH}
+    return {score: bounded(each[score], name, score, least=0.0, most=ends[score]) for score in BOTH}

@@ -73,8 +73,9 @@ def curve(axes: Axes, curves: list[list[tuple[float, float]]], name: str) -> Non
         found.budget, found.mean, color=COLOUR[name], label=name, linewidth=1.8, ls="--" if name in DASHED else "-"
     )
     if name in BANDED and np.isfinite(found.low).all():
-        low = np.maximum(found.low, 0.5 * found.mean)  # a band of few seeds may pass 0, which no logarithm shows
-        axes.fill_between(found.budget, low, found.high, color=COLOUR[name], alpha=0.12, linewidth=0)
+        # A widened band of few seeds may pass 0, which no logarithm shows, and 1, which no reward does.
+        low, high = np.maximum(found.low, 0.5 * found.mean), np.minimum(found.high, 1.0)
+        axes.fill_between(found.budget, low, high, color=COLOUR[name], alpha=0.12, linewidth=0)
     axes.margins(x=0.01)
     plain(axes)
 
@@ -199,7 +200,7 @@ def bars(axes: Axes, found: dict[str, Any], names: list[tuple[str, str]]) -> Non
 def control(result: dict[str, Any], path: Path) -> None:
     """Final entropy and pass@1 by the strength of each remedy; 0 is GRPO."""
     figure = Figure(figsize=(10.5, 6.4), dpi=130, facecolor="white", layout="constrained")
-    grid = figure.subplots(2, len(result["claims"]["sweeps"]), sharey="row", sharex="col")
+    grid = figure.subplots(2, len(result["claims"]["sweeps"]), sharex="col")
     names = {"clip_fraction": "share r of the tokens", "kl_coefficient": "coefficient beta"}
     for column, (title, found) in enumerate(result["claims"]["sweeps"].items()):
         levels = found["levels"]
@@ -221,6 +222,12 @@ def control(result: dict[str, Any], path: Path) -> None:
                 axes.plot(
                     np.full(len(seeds), place + 0.09), seeds, "o", color="white", markeredgecolor=SOFT, markersize=4
                 )
+            if "control" in found:
+                other, place = found["control"][score], len(levels) - 0.85
+                error = [[other["mean"] - other["low"]], [other["high"] - other["mean"]]]
+                style = {"fmt": "s", "color": COLOUR["random drop"], "capsize": 3, "label": "as many at random"}
+                axes.errorbar([place], [other["mean"]], yerr=error, **style)
+                axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left" if row == 0 else "lower left")
             axes.set_xticks(range(len(levels)), ticks)
             plain(axes)
         grid[0, column].set_title(title, **LEFT)
