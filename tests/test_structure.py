@@ -64,6 +64,11 @@ def test_every_page_of_a_method_has_its_method() -> None:
     assert pages <= {card.slug for card in cards()}
 
 
+@pytest.mark.parametrize("slug", METHODS)
+def test_the_readme_lists_every_method(slug: str) -> None:
+    assert f"(docs/methods/{slug}.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("card", PAPERS, ids=lambda card: card.slug)
 def test_every_paper_has_its_experiment(card: Card) -> None:
     """A measured result, a picture and a verdict under reproductions/<slug>."""
