@@ -94,12 +94,12 @@ def measure(runs: Path) -> dict[str, Any]:
         for level in levels:
             if level != ARMS[arm][key]:
                 collect(f"{arm} {key}={level:g}", {**ARMS[arm], key: level}, range(SWEEP_SEEDS))
-    for seed in range(SWEEP_SEEDS, SEEDS):
-        for name, parameters in ARMS.items():
-            collect(name, parameters, range(seed, seed + 1))
     for arm, control in CONTROLS.items():
         key, levels = SWEEPS[arm]
         collect(f"{control} {key}={levels[-1]:g}", {**ARMS[control], key: levels[-1]}, range(SWEEP_SEEDS))
+    for seed in range(SWEEP_SEEDS, SEEDS):
+        for name, parameters in ARMS.items():
+            collect(name, parameters, range(seed, seed + 1))
     return {
         "settings": {
             **SETTINGS,
@@ -269,6 +269,7 @@ def sweeps(found: dict[str, Any]) -> dict[str, Any]:
             "parameter": key,
             "levels": [{"level": level, **shared(found[name], name)} for level, name in names.items()],
             "last - first": difference(found, strongest, names[levels[0]], "final_entropy"),
+            "last - GRPO": {score: difference(found, strongest, "GRPO", score) for score in BOTH},
         }
         if arm in CONTROLS:
             control = f"{CONTROLS[arm]} {key}={levels[-1]:g}"

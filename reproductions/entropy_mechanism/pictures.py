@@ -143,7 +143,7 @@ def mechanism(result: dict[str, Any], path: Path) -> None:
     plain(cause)
     fitted(law, result, entropy)
     bars(extreme, number["means"], [(f"covariance_top/{key}", label) for key, label in SHARES.items()])
-    extreme.set(xlabel="greatest covariances of an update: share of its tokens", yscale="log")
+    extreme.set(xlabel="greatest covariances of an update: share of its tokens (0.2% is one token)", yscale="log")
     extreme.yaxis.set_major_formatter("{x:g}")
     extreme.set_title("GRPO: few tokens carry the covariance", **LEFT)
     levels = [(f"response_covariance/accuracy_{key}", key) for key in ("0.125", "0.5", "0.875")]
