@@ -1,7 +1,7 @@
 """PROPS (arXiv 2311.08290), measured small: does a fitted behaviour policy lower the sampling error, and does it help?
 
 A  10-armed softmax target, fixed, 12 seeds: on-policy, ROS, PROPS (and without clip, without KL), greedy
-B  5x5 grid, tabular REINFORCE, 50 runs an arm: which corner is learnt; the two-step choice beside it
+B  5x5 grid, tabular REINFORCE, 50 runs an arm: which corner is learnt
 C  Pendulum, 5 seeds: sampling error of fixed targets, then PPO with and without PROPS, returns secondary
 """
 
@@ -74,9 +74,9 @@ def measure_bandit() -> dict[str, Any]:
     }
 
 
-def measure_grid(world: str, arms: Sequence[str]) -> dict[str, Any]:
+def measure_grid(arms: Sequence[str]) -> dict[str, Any]:
     """Part B."""
-    found = runs("grid", [(name,) for name in arms], grids.RUNS, world)
+    found = runs("grid", [(name,) for name in arms], grids.RUNS)
     won = {name: [float(row["ends"][1] > 0.5) for row in rows] for (name,), rows in found.items()}
     errors = {name: [float(np.mean(row["errors"])) for row in rows] for (name,), rows in found.items()}
     return {
@@ -132,7 +132,9 @@ def measure() -> dict[str, Any]:
             },
             "B": {
                 **grids.SETTINGS,
-                "n_m_rate": grids.SIZES,
+                "n": grids.BATCH,
+                "m": grids.BEHAVIOUR_BATCH,
+                "learning_rate": grids.LEARNING_RATE,
                 "updates": grids.UPDATES,
                 "runs": grids.RUNS,
                 "arms": grids.ARMS,
@@ -147,8 +149,7 @@ def measure() -> dict[str, Any]:
             },
         },
         "A": measure_bandit(),
-        "B": measure_grid(grids.GRID, list(grids.ARMS)),
-        "two_step": measure_grid(grids.TWO_STEP, grids.TWO_STEP_ARMS),
+        "B": measure_grid(list(grids.ARMS)),
         "C": measure_motor(),
     }
 

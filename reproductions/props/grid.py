@@ -1,4 +1,4 @@
-"""B: a tabular softmax learns the 5x5 grid (corners worth 0.5 and 1) and the two-step choice by REINFORCE.
+"""B: a tabular softmax learns the 5x5 grid (corners worth 0.5 and 1) by REINFORCE.
 
 Exact gradients prefer the better goal; chance in small batches may lock a run onto the worse one.
 """
@@ -21,7 +21,7 @@ from ascent.worlds.toy import MOVES
 
 from .sampling import Buffer, play
 
-RUNS, UPDATES = 50, 30
+RUNS, BATCH, BEHAVIOUR_BATCH, UPDATES = 50, 100, 20, 30
 SIZE, HORIZON, GOALS = 5, 15, {(0, 0): 0, (4, 4): 1}
 SETTINGS = {
     "clip": 0.3,
@@ -31,10 +31,8 @@ SETTINGS = {
     "behaviour_minibatches": 1,
     "behaviour_learning_rate": 0.1,
 }
-GRID, TWO_STEP = "ascent/GridWorld5-v0", "ascent/TwoStep-v0"
-# n, m and the learning rate of REINFORCE: for the grid the best of 0.05, 0.1, 0.2 for the on-policy arm (all alike).
-SIZES = {GRID: (100, 20, 0.1), TWO_STEP: (16, 4, 0.3)}
-TWO_STEP_ARMS = ("on-policy", "PROPS", "greedy")
+# Of REINFORCE: the best of 0.05, 0.1, 0.2 for the on-policy arm in a pilot (all alike).
+LEARNING_RATE = 0.1
 # What collects, with which buffer, and how many times the steps of the others.
 ARMS: dict[str, tuple[str, int, int]] = {
     "on-policy": ("target", 1, 1),
@@ -68,22 +66,14 @@ def goal_chances(target: ActorCritic) -> list[float]:
     return ended
 
 
-def left_chance(target: ActorCritic) -> list[float]:
-    """Chance of the right branch (return 1) and of left twice (return 2) in the two-step world."""
-    with torch.no_grad():
-        policy = torch.softmax(target.actor(torch.eye(7)).double(), -1)
-    return [float(policy[0, 1]), float(policy[0, 0] * policy[1, 0])]
-
-
-def grid(name: str, seed: int, world: str = GRID) -> dict[str, Any]:
+def grid(name: str, seed: int) -> dict[str, Any]:
     """One run: the chances of the worse and of the better end, and the sampling error before each update."""
     kind, batches, times = ARMS[name]
-    environments = Environments(world)
+    environments = Environments("ascent/GridWorld5-v0")
     target = ActorCritic(
         environments.observation_size, Head.of(environments.actions), hidden=(), critic=False, gain=0.0
     )
-    batch, part, rate = SIZES[world]
-    step = Adam(rate, max_gradient_norm=None)
+    step = Adam(LEARNING_RATE, max_gradient_norm=None)
     learner = ascent.method("reinforce", discount=0.99, reduction="token-mean").replace(step=step)
     behaviour: Method | str = kind
     if kind == "props":
@@ -93,7 +83,6 @@ def grid(name: str, seed: int, world: str = GRID) -> dict[str, Any]:
     def look(buffer: Decisions, turn: int) -> None:
         errors.append(tabular_sampling_error(target, buffer))
 
-    buffer = Buffer(batch * times, part * times, batches, fresh=batches == 1)
+    buffer = Buffer(BATCH * times, BEHAVIOUR_BATCH * times, batches, fresh=batches == 1)
     play(environments, target, buffer, UPDATES, seed, behaviour=behaviour, learner=learner, look=look)
-    ends = goal_chances(target) if world == GRID else left_chance(target)
-    return {"ends": ends, "errors": errors}
+    return {"ends": goal_chances(target), "errors": errors}

@@ -42,7 +42,6 @@ SETTINGS: dict[str, Any] = {
 FIXED = (("trained", "on-policy"), ("trained", "PROPS"), ("random", "on-policy"), ("random", "PROPS"))
 # Learning: who collects, how many batches the buffer holds, how many times the steps.
 LEARNING: dict[str, tuple[str, int, int]] = {
-    "PPO": ("target", 1, 1),
     "PPO-Buffer, b = 2": ("target", 2, 1),
     "PROPS, b = 2": ("props", 2, 1),
 }

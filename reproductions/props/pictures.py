@@ -23,7 +23,6 @@ COLOUR = {
     "on-policy, twice the steps": PALE,
     "buffer b = 2": RED,
     "PROPS b = 2": DARK,
-    "PPO": GREY,
     "PPO-Buffer, b = 2": RED,
     "PROPS, b = 2": BLUE,
 }
