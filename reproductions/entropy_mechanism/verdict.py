@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import exp
 from typing import Any
 
 CONFIRMED, NOT, REFUTED = "confirmed", "not confirmed at this scale", "refuted"
@@ -33,21 +34,26 @@ def verdicts(result: dict[str, Any]) -> dict[str, str]:
         "(a) covariance mostly positive": above([{key: cause["positive"][key] - 0.5 for key in ("low", "high")}]),
         "(a) covariance correlates with the fall of entropy": above([correlated]),
     }
+    arms, few = result["arms"], f"({result['settings']['sweep_seeds']} seeds)"
+    strength = {
+        "Clip-Cov": f"Clip-Cov (r = {arms['Clip-Cov']['clip_fraction']:g})",
+        "KL-Cov": f"KL-Cov (beta = {arms['KL-Cov']['kl_coefficient']:g})",
+    }
     for name, control in (("Clip-Cov", "random drop"), ("KL-Cov", "random penalty")):
         pair = [gaps[f"{name} - {to}"]["final_entropy"] for to in ("GRPO", control)]
-        found[f"(b) {name} ends with more entropy than GRPO and than its control"] = above(pair)
+        found[f"(b) {strength[name]} ends with more entropy than GRPO and than its control"] = above(pair)
         means = [item["final_entropy"]["mean"] for item in claims["sweeps"][name]["levels"]]
         clear = above([claims["sweeps"][name]["last - first"]])
         rising = all(first < second for first, second in pairwise(means))
-        found[f"(b) final entropy is monotone in {name}'s strength"] = (
+        found[f"(b) final entropy is monotone in {name}'s strength {few}"] = (
             NOT if clear == CONFIRMED and not rising else clear
         )
         if "control" in claims["sweeps"][name]:
             strong = above([claims["sweeps"][name]["last - control"]["final_entropy"]])
-            found[f"(b) {name} at its greatest strength ends with more entropy than its control there"] = strong
-        found[f"(c) pass@1 of {name} not lower than GRPO's"] = not_lower(gaps[f"{name} - GRPO"]["pass@1"])
+            found[f"(b) {name} at its greatest strength ends with more entropy than its control there {few}"] = strong
+        found[f"(c) pass@1 of {strength[name]} not lower than GRPO's"] = not_lower(gaps[f"{name} - GRPO"]["pass@1"])
         strong = not_lower(claims["sweeps"][name]["last - GRPO"]["pass@1"])
-        found[f"(c) pass@1 of {name} at its greatest strength not lower than GRPO's"] = strong
+        found[f"(c) pass@1 of {name} at its greatest strength not lower than GRPO's {few}"] = strong
     return found
 
 
@@ -85,22 +91,25 @@ def arms_table(result: dict[str, Any]) -> str:
 
 
 def sweeps_table(result: dict[str, Any]) -> str:
-    """Final entropy and pass@1 by strength; 0 is GRPO."""
-    lines = ["| remedy | strength | final entropy | pass@1 |", "|---|---|---|---|"]
+    """Final entropy and pass@1 by strength, 0 is GRPO; and the reward that GRPO's own law gives to that entropy."""
+    law = result["claims"]["law"]
+    lines = ["| remedy | strength | final entropy | pass@1 | GRPO's law there |", "|---|---|---|---|---|"]
     for name, sweep in result["claims"]["sweeps"].items():
         for item in sweep["levels"]:
             strength = "0 (GRPO)" if item["level"] == 0 else f"`{sweep['parameter']}` {item['level']:g}"
-            lines.append(f"| {name} | {strength} | {shown(item['final_entropy'], 4)} | {shown(item['pass@1'])} |")
-        lines.append(f"| {name} | greatest - least strength | {shown(sweep['last - first'], 4, '+')} | |")
+            entropy, score = shown(item["final_entropy"], 4), shown(item["pass@1"])
+            reward = law["b"]["mean"] - law["a"]["mean"] * exp(item["final_entropy"]["mean"])
+            lines.append(f"| {name} | {strength} | {entropy} | {score} | {reward:.3f} |")
+        lines.append(f"| {name} | greatest - least strength | {shown(sweep['last - first'], 4, '+')} | | |")
         gap = sweep["last - GRPO"]
         entropy, score = shown(gap["final_entropy"], 4, "+"), shown(gap["pass@1"], 3, "+")
-        lines.append(f"| {name} | greatest strength - GRPO | {entropy} | {score} |")
+        lines.append(f"| {name} | greatest strength - GRPO | {entropy} | {score} | |")
         if "control" in sweep:
             control, gap = sweep["control"], sweep["last - control"]
             entropy, score = shown(control["final_entropy"], 4), shown(control["pass@1"])
-            lines.append(f"| as many at random | `{sweep['parameter']}` {control['level']:g} | {entropy} | {score} |")
+            lines.append(f"| as many at random | `{sweep['parameter']}` {control['level']:g} | {entropy} | {score} | |")
             entropy, score = shown(gap["final_entropy"], 4, "+"), shown(gap["pass@1"], 3, "+")
-            lines.append(f"| {name} | greatest strength - as many at random | {entropy} | {score} |")
+            lines.append(f"| {name} | greatest strength - as many at random | {entropy} | {score} | |")
     return "\n".join(lines)
 
 
