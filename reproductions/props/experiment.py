@@ -104,9 +104,11 @@ def measure_motor() -> dict[str, Any]:
             "errors": rows,
             "log_ratio": paired([0.0] * len(rows), ratios[:, -1].tolist(), "C", kind, name),
         }
+    excess: dict[str, list[float]] = {}
     for (name,), rows in moving.items():
         errors = [float(np.mean(row["errors"])) for row in rows]
         references = [float(np.mean(row["references"])) for row in rows]
+        excess[name] = [own - reference for own, reference in zip(errors, references, strict=True)]
         result["learning"][name] = {
             "errors": [row["errors"] for row in rows],
             "references": [row["references"] for row in rows],
@@ -114,6 +116,7 @@ def measure_motor() -> dict[str, Any]:
             "error_minus_reference": paired(references, errors, "C", name),
             "return": summary([row["return"] for row in rows], "return", name),
         }
+    result["control"] = paired(excess["PPO-Buffer, b = 2"], excess["PROPS, b = 2"], "C", "control")
     return result
 
 

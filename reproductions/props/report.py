@@ -23,7 +23,7 @@ def span(found: dict[str, Any] | list[float], digits: str = ".3f") -> str:
 
 def ratio(found: list[float]) -> str:
     mean, low, high = (math.exp(number) for number in found)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def verdict(result: dict[str, Any]) -> str:
@@ -53,6 +53,9 @@ def verdict(result: dict[str, Any]) -> str:
         f"{span(found['return'], '.0f')} |"
         for name, found in c["learning"].items()
     ]
+    moving = decided(c["learning"]["PROPS, b = 2"]["error_minus_reference"], below=True)
+    if moving == YES and decided(c["control"], below=True) != YES:
+        moving = "**not confirmed at this scale** (lower, but the control PPO-Buffer is not told apart)"
     motor = settings["C"]
     return PAGE.format(
         date=result["date"],
@@ -62,7 +65,8 @@ def verdict(result: dict[str, Any]) -> str:
         greedy=decided(a["greedy"]["log_ratio"], below=True),
         goal=decided(b["PROPS"]["won_minus"], below=False),
         motor=decided(c["fixed"]["trained, PROPS"]["log_ratio"], below=True),
-        moving=decided(c["learning"]["PROPS, b = 2"]["error_minus_reference"], below=True),
+        moving=moving,
+        control=span(c["control"], "+.4f"),
         seeds_a=settings["A"]["seeds"],
         runs=settings["B"]["runs"],
         updates=settings["B"]["updates"],
@@ -121,6 +125,8 @@ the better goal if its final policy ends there with probability above 1/2, by ex
 |---|---|---|---|
 {rows_b}
 
+The greedy ideal shows that sampling error is what loses runs here. PROPS with these settings (not tuned, one pilot) did
+not lower the error of the buffer it learnt from, so what it won, if anything, is not by the claimed mechanism.
 "Twice the steps" is the privileged arm: 200 steps an update. "buffer b = 2" is the control with old data, no fit.
 
 ![learning](learning.png)
@@ -143,8 +149,10 @@ anew, as many steps.
 |---|---|---|---|
 {rows_learning}
 
-Returns are secondary here: five seeds of a short run do not rank samplers. The privileged arm (twice the steps) was
-run in B only, as was on-policy collection with b = 1.
+The difference to the reference, PROPS minus PPO-Buffer: {control}. Claim C2 asks for both: below the reference, and
+further below it than the control without a fit; the second condition was added when the control's numbers were seen.
+Returns are secondary here: five seeds of a short run do not rank samplers, and all are far from a solved pendulum.
+Twice the steps, and collection with b = 1, were run in B only.
 
 ## Not run, and why
 
