@@ -60,7 +60,7 @@ def test_a_wrong_row_is_named(tmp_path, row, message):
 
 
 def test_what_does_not_fit_is_named(policy):
-    with pytest.raises(ValueError, match="row 0 has 4 . 31 tokens"):
+    with pytest.raises(ValueError, match=r"row 0 has 4 \+ 31 tokens"):
         recorded([Scored("1+1=", ("2" * 30, "2"), (0.0, 1.0), (True, True))], policy)
     with pytest.raises(ValueError, match="decides nothing"):
         recorded([Scored("1+1=", ("", "2"), (0.0, 1.0), (False, True))], policy)
