@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
@@ -145,11 +146,17 @@ def _seed(result: Result, seed: int) -> Seed:
 
 
 def at_common_budget(arms: Sequence[Arm]) -> list[Arm]:
-    """Final scores at the largest budget that every run reached: refilled prompts count for the arm that drew them."""
+    """Every curve up to the largest budget that all runs reached, and the score there.
+
+    Refilled prompts count for the arm that drew them, so evaluations of different arms fall on different budgets; at
+    the common one the score lies on the line between the evaluations before and after it.
+    """
     limit = min(run.curve[-1][0] for arm in arms for run in arm.seeds)
 
     def cut(run: Seed) -> Seed:
-        curve = [point for point in run.curve if point[0] <= limit]
-        return Seed(run.seed, curve, curve[-1][1])
+        budgets, scores = zip(*run.curve, strict=True)
+        final = float(np.interp(limit, budgets, scores))
+        return Seed(run.seed, [*(point for point in run.curve if point[0] < limit), (limit, final)], final)
 
     return [Arm(arm.name, [cut(run) for run in arm.seeds]) for arm in arms]
+

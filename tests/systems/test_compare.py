@@ -53,7 +53,9 @@ def test_scores_are_taken_at_the_largest_budget_that_all_reached() -> None:
     slow = Arm("slow", [Seed(0, [(0, 0.1), (10, 0.2), (20, 0.3)], 0.3), Seed(1, [(0, 0.0), (10, 0.4), (20, 0.5)], 0.5)])
     fast = Arm("fast", [Seed(0, [(0, 0.1), (14, 0.6), (28, 0.9)], 0.9), Seed(1, [(0, 0.1), (18, 0.7), (36, 0.8)], 0.8)])
     found = at_common_budget([slow, fast])
-    assert [[run.final for run in arm.seeds] for arm in found] == [[0.3, 0.5], [0.6, 0.7]]
+    # At 20, on the line from (14, 0.6) to (28, 0.9) and on that from (18, 0.7) to (36, 0.8).
+    wanted = [[0.3, 0.5], [0.6 + 0.3 * 6 / 14, 0.7 + 0.1 * 2 / 18]]
+    assert [[run.final for run in arm.seeds] for arm in found] == [pytest.approx(finals) for finals in wanted]
     assert max(point for arm in found for run in arm.seeds for point, _ in run.curve) <= 20
 
 
