@@ -1,6 +1,6 @@
 """Training seconds until CartPole is solved: this library beside Stable-Baselines3, the same tuned settings.
 
-    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py --seeds 5
+    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py --seeds 15
 
 Settings of rl-baselines3-zoo: 8 environments, 32 steps, minibatches of 256, 20 epochs, discount 0.98, trace 0.8,
 learning rate and clip range falling linearly from 1e-3 and 0.2 over 100,000 steps, no entropy bonus. Every 2,560 steps
@@ -153,7 +153,7 @@ ARMS: dict[str, Callable[[int, Clock], int | None]] = {"ascent": ours, "stable-b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=15)
     seeds = parser.parse_args().seeds
     torch.set_num_threads(1)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
