@@ -214,7 +214,7 @@ class TextSampler:
         """Responses to the next `prompts_per_step` prompts; the cursor moves on by them."""
         rank, processes = self.share
         indices = list(range(self.consumed, self.consumed + self.prompts_per_step))[rank::processes]
-        prompts = [self._encode(index) for index in indices]
+        prompts = [self.encode(index) for index in indices]
         words = torch.tensor([[index] for index in indices])
         base = torch.tensor(key(self.seed, "sample"))
         keys = mix(base, step, words, torch.arange(self.group_size)).reshape(-1)
@@ -222,7 +222,8 @@ class TextSampler:
         self.consumed += self.prompts_per_step
         return self._decisions(step, indices, prompts, keys, found)
 
-    def _encode(self, index: int) -> list[int]:
+    def encode(self, index: int) -> list[int]:
+        """Token ids of prompt `index`. Raises ValueError where it and its response exceed the model's context."""
         ids = self.policy.encode_prompt(self.task.example(index).prompt)
         fits(self.policy, len(ids), self.max_new_tokens, index)
         return ids

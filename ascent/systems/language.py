@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -18,7 +18,7 @@ from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, LanguageConfig
 from ascent.systems.offline import dataset
 from ascent.systems.warm_up import warmed_up
-from ascent.training.annotate import Scorer, log_prob_of
+from ascent.training.annotate import log_prob_of
 from ascent.training.learn import Learn
 from ascent.training.loop import System
 from ascent.training.memory import Fresh, Memory
@@ -52,13 +52,37 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
             f"{processes.count} processes. Take batch >= {processes.count * config.group_size}."
         )
     policy = load_policy(config, task, method, processes)
-    budget = config.max_new_tokens or task.max_new_tokens
+    sampler = responder(config, policy, task, processes)
+    score = TextScore(task, policy.tokenizer, rewards, config.reward_timeout)
+    reference: CausalPolicy | None = None
+    if "reference_log_prob" in method.needs:
+        reference = load_policy(config, task, method, processes).requires_grad_(False)
+    memory, stages, consumed = source(config, method, policy, reference, sampler, score, processes)
+    learn = Learn(
+        "policy",
+        policy,
+        method,
+        memory,
+        scorers={} if reference is None else {"reference_log_prob": log_prob_of(reference)},
+        seed=config.seed,
+        micro_rows=config.micro_rows,
+        exact_behaviour=sampler.exact,
+        monitor=frozenset({"entropy"}),
+    )
+    evaluate = HeldOut(config, policy, task, score, sampler.max_new_tokens) if config.evaluate_every else None
+    phase = Phase("train", (*stages, learn), config.steps)
+    system = System({"policy": policy}, {"memory": memory}, (phase,), evaluate, lambda: consumed(learn))
+    return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
+
+
+def responder(config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes) -> TextSampler:
+    """The sampler. Prompts of a person's own data are measured at once, so that no run ends at a late long one."""
     sampler = TextSampler(
         policy,
         task,
         config.batch // config.group_size,
         config.group_size,
-        budget,
+        config.max_new_tokens or task.max_new_tokens,
         config.temperature,
         config.top_p,
         config.top_k,
@@ -66,43 +90,33 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
         config.seed,
         (processes.rank, processes.count),
     )
-    score = TextScore(task, policy.tokenizer, rewards, config.reward_timeout)
+    if isinstance(task, Data):
+        for index in range(len(task.train)):
+            sampler.encode(index)
+    return sampler
+
+
+def source(
+    config: LanguageConfig,
+    method: Method,
+    policy: CausalPolicy,
+    reference: CausalPolicy | None,
+    sampler: TextSampler,
+    score: TextScore,
+    processes: Processes,
+) -> tuple[Memory, Sequence[Stage], Callable[[Learn], int]]:
+    """What is learnt from: fresh responses, or a file of scored ones; with the count of prompts used so far."""
     groups = config.batch // config.group_size
-    reference: CausalPolicy | None = None
-    scorers: dict[str, Scorer] = {}
-    if "reference_log_prob" in method.needs:
-        reference = load_policy(config, task, method, processes).requires_grad_(False)
-        scorers["reference_log_prob"] = log_prob_of(reference)
-    memory: Memory = Fresh()
-    stages: list[Stage] = [
-        Collect(
+    if config.scored is None:
+        memory = Fresh()
+        collect = Collect(
             "collect", sampler, memory, score=score, accept=method.accept, refill=config.refill, processes=processes
         )
-    ]
-    if config.scored is not None:
-        if processes.count > 1:
-            raise BadConfig(f"scored data is for one process; got {processes.count}. Launch without accelerate.")
-        memory, stages = dataset(config.scored, policy, reference, groups, config.seed, config.micro_rows), []
-    learn = Learn(
-        "policy",
-        policy,
-        method,
-        memory,
-        scorers=scorers,
-        seed=config.seed,
-        micro_rows=config.micro_rows,
-        exact_behaviour=sampler.exact,
-        monitor=frozenset({"entropy"}),
-    )
-    evaluate = HeldOut(config, policy, task, score, budget) if config.evaluate_every else None
-    system = System(
-        {"policy": policy},
-        {"fresh": memory},
-        (Phase("train", (*stages, learn), config.steps),),
-        evaluate,
-        lambda: sampler.consumed if stages else learn.rounds * groups,
-    )
-    return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
+        return memory, (collect,), lambda learn: sampler.consumed
+    if processes.count > 1:
+        raise BadConfig(f"scored data is for one process; got {processes.count}. Launch without accelerate.")
+    recorded = dataset(config.scored, policy, reference, groups, config.seed, config.micro_rows)
+    return recorded, (), lambda learn: learn.rounds * groups
 
 
 def planned(method: Method) -> Method:
