@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 REQUIREMENTS := pyproject.toml constraints.txt
-BENCHMARKS ?= import_time memory language
+BENCHMARKS ?= import_time memory language control time_to_reward
 
 .PHONY: help install demo test test-all lint types imports bench docs clean
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -37,9 +38,18 @@ def manifest(config: Config, method: Method) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {platform.system()}, {torch.get_num_threads()} threads",
         "command": sys.argv,
         "seed": config.seed,
-        "method": {"slug": method.slug, "parameters": {name: repr(item) for name, item in method.parameters.items()}},
+        "method": {
+            "slug": method.slug,
+            "parameters": {name: repr(item) for name, item in method.parameters.items()},
+            "composition": composition(method),
+        },
         "data": {file: _digest(Path(file)) for file in files},
     }
+
+
+def composition(method: Method) -> str:
+    """Every part of a method with its numbers, equal in every process: what a resumed run must be trained by."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(method))
 
 
 def _digest(path: Path) -> str | None:

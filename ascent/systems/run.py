@@ -17,7 +17,7 @@ from ascent.evaluation.picture import draw
 from ascent.systems import config as configuration
 from ascent.systems.assembly import Assembly
 from ascent.systems.config import BadConfig, Config, ControlConfig
-from ascent.systems.manifest import manifest, write
+from ascent.systems.manifest import composition, manifest, write
 from ascent.training import checkpoint
 from ascent.training.loop import Loop, Watcher
 from ascent.training.processes import Processes
@@ -84,7 +84,7 @@ def resume(folder: Path, quiet: bool = False, method: Method | None = None) -> R
     """Go on from the newest readable checkpoint of a run folder, to the same end.
 
     Raises:
-        BadConfig: the folder holds no run.
+        BadConfig: the folder holds no run, or one by a method that was composed otherwise.
         CorruptCheckpoint: no checkpoint is readable.
     """
     if not (folder / "config.json").exists():
@@ -97,6 +97,12 @@ def resume(folder: Path, quiet: bool = False, method: Method | None = None) -> R
     console.print(f"resuming from {path}", highlight=False)
     processes = Processes.launched()
     method = config.composed() if method is None else config.applied(method)
+    recorded = json.loads((folder / "manifest.json").read_text())["method"]["composition"]
+    if recorded != composition(method):
+        raise BadConfig(
+            f"{folder} was trained by another composition of {method.slug!r} than the registered one (see its "
+            "manifest.json); resume it from Python with the same one: ascent.resume(folder, method)."
+        )
     return _run(config, assemble(config, method, processes), processes, state)
 
 

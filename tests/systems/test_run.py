@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import ascent
+from ascent.core.surrogates import ClippedRatio
+from ascent.core.term import Term
 from ascent.systems.config import BadConfig, read
 from ascent.systems.run import FolderExists, resume, stored, train
 from ascent.training import checkpoint
@@ -24,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def left_at(folder: Path, copy: Path, checkpoints: list[Path]) -> Path:
     """The run folder as a kill would leave it: these checkpoints, everything that is written as it goes."""
     (copy / "checkpoints").mkdir(parents=True)
-    for name in ("config.json", METRICS, "completions.jsonl"):
+    for name in ("config.json", "manifest.json", METRICS, "completions.jsonl"):
         if (folder / name).exists():
             shutil.copy(folder / name, copy / name)
     for path in checkpoints:
@@ -138,3 +141,13 @@ def test_micro_rows_change_no_run(tmp_path: Path, model: Path) -> None:
         train(control(tmp_path / f"control-{name}", micro_rows=rows))
     assert max(distance(tmp_path / "whole", tmp_path / name) for name in ("one", "three")) < 1e-10
     assert max(distance(tmp_path / "control-whole", tmp_path / f"control-{name}") for name in ("one", "three")) < 1e-6
+
+
+def test_a_composed_method_is_resumed_by_the_same_composition_only(tmp_path: Path) -> None:
+    config = control(tmp_path / "run")
+    open_clip = ascent.method("ppo").with_terms(policy=Term(ClippedRatio(low=0.9, high=9.0)))
+    first = train(config, open_clip)
+    with pytest.raises(BadConfig, match="another composition of 'ppo'"):
+        resume(first.folder, quiet=True)
+    again = resume(first.folder, quiet=True, method=open_clip)
+    assert again.metrics == first.metrics

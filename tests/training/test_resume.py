@@ -138,7 +138,8 @@ def test_every_checkpoint_of_a_props_run_leads_to_the_same_end(tmp_path):
     for number, path in enumerate(saved[1:10:3]):
         copy = tmp_path / f"copy{number}"
         (copy / "checkpoints").mkdir(parents=True)
-        (copy / "config.json").write_text((straight / "config.json").read_text())
+        for name in ("config.json", "manifest.json"):
+            (copy / name).write_text((straight / name).read_text())
         path_copy = copy / "checkpoints" / path.name
         path_copy.mkdir()
         for file in path.iterdir():
