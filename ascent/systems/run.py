@@ -92,10 +92,6 @@ def resume(folder: Path, quiet: bool = False, method: Method | None = None) -> R
     config = configuration.read(folder / "config.json")
     if config.folder.resolve() != folder.resolve():
         config = _moved(config, folder)
-    console = _console(quiet or config.quiet)
-    path, state = checkpoint.newest(folder / "checkpoints", lambda text: console.print(text, highlight=False))
-    console.print(f"resuming from {path}", highlight=False)
-    processes = Processes.launched()
     method = config.composed() if method is None else config.applied(method)
     recorded = json.loads((folder / "manifest.json").read_text())["method"]["composition"]
     if recorded != composition(method):
@@ -103,6 +99,10 @@ def resume(folder: Path, quiet: bool = False, method: Method | None = None) -> R
             f"{folder} was trained by another composition of {method.slug!r} than the registered one (see its "
             "manifest.json); resume it from Python with the same one: ascent.resume(folder, method)."
         )
+    console = _console(quiet or config.quiet)
+    path, state = checkpoint.newest(folder / "checkpoints", lambda text: console.print(text, highlight=False))
+    console.print(f"resuming from {path}", highlight=False)
+    processes = Processes.launched()
     return _run(config, assemble(config, method, processes), processes, state)
 
 
