@@ -16,6 +16,7 @@ import torch
 
 from ascent.cli import main
 from ascent.policies.causal import CausalPolicy
+from ascent.systems.manifest import manifest
 from ascent.systems.run import train
 from ascent.training import checkpoint
 from tests.training.runs import REWARDS, control, distance, language, tiny_model, weights
@@ -180,7 +181,10 @@ def test_resume_needs_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "usage" in capsys.readouterr().err
     folder = here / "run"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(control(folder).to_json()))
+    config = control(folder)
+    (folder / "config.json").write_text(json.dumps(config.to_json()))
+    assert "holds no manifest.json" in refused(capsys, "resume", str(folder))
+    (folder / "manifest.json").write_text(json.dumps(manifest(config, config.composed())))
     assert "holds no checkpoint" in refused(capsys, "resume", str(folder))
 
 

@@ -87,8 +87,9 @@ def resume(folder: Path, quiet: bool = False, method: Method | None = None) -> R
         BadConfig: the folder holds no run, or one by a method that was composed otherwise.
         CorruptCheckpoint: no checkpoint is readable.
     """
-    if not (folder / "config.json").exists():
-        raise BadConfig(f"{folder} is no run folder: it holds no config.json. `ascent train` makes one.")
+    for name in ("config.json", "manifest.json"):
+        if not (folder / name).exists():
+            raise BadConfig(f"{folder} is no run folder: it holds no {name}. `ascent train` makes one.")
     config = configuration.read(folder / "config.json")
     if config.folder.resolve() != folder.resolve():
         config = _moved(config, folder)
