@@ -74,6 +74,12 @@ class Learn:
         """Draw a collection and walk it; a resumed stage goes on in the middle of its collection."""
         if (round_ + 1) % self.every:
             return
+        if not self.model.splittable and (self.micro_rows is not None or loop.processes.count > 1):
+            raise ValueError(
+                f"the rows of stage {self.name!r}'s model are coupled (splittable is False), so they cannot be split; "
+                f"got micro_rows={self.micro_rows} and {loop.processes.count} processes. Run one process without "
+                "micro_rows."
+            )
         if self.collection is None:
             for hook in self.before:
                 hook()

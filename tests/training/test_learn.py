@@ -119,6 +119,15 @@ def test_micro_batches_change_nothing(slug: str) -> None:
             assert max(policy.forwards) <= rows, "no forward is larger than asked for"
 
 
+def test_a_model_whose_rows_are_coupled_is_never_split() -> None:
+    class Coupled(Softmax):
+        splittable = False
+
+    learnt(composed("reinforce"), Coupled())
+    with pytest.raises(ValueError, match=r"splittable is False.*micro_rows=4 and 1 processes"):
+        learnt(composed("reinforce"), Coupled(), micro_rows=4)
+
+
 def test_decisions_are_dealt_singly_and_split_singly() -> None:
     method = composed("ppo", passes=2, minibatches=3, unit="decision")
     policies = [Softmax(), Softmax()]
