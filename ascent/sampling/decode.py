@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -12,11 +13,15 @@ from ascent.policies.causal import CausalPolicy, accepts
 
 
 class Decoder(Protocol):
-    """Logits of the next token for a batch of rows that grow by one token a step."""
+    """Logits of the next token for a batch of rows that grow by one token a step.
 
-    def start(self, prompt: Tensor, real: Tensor, copies: int) -> Tensor:
+    A decoder may wrap another and change its logits: a logits processor is a decoder.
+    """
+
+    def start(self, prompt: Tensor, real: Tensor, copies: int, room: int) -> Tensor:
         """Read prompts [P, L] (left-padded, `real` their mask) once, then hold `copies` rows of each.
 
+        `room` is the most tokens that a row may grow to hold after its prompt, >= 1.
         Returns logits [P * copies, V] of the first token.
         """
         ...
@@ -26,8 +31,11 @@ class Decoder(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows [B'] of the batch only."""
+        """Go on with these rows [B'] (ascending numbers) of the batch only."""
         ...
+
+
+DecoderFactory = Callable[[CausalPolicy], Decoder]
 
 
 class Cached:
@@ -38,7 +46,7 @@ class Cached:
         self.places = "position_ids" in accepts(policy.base)
         self.kept: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in accepts(policy.base) else {}
 
-    def start(self, prompt: Tensor, real: Tensor, copies: int) -> Tensor:
+    def start(self, prompt: Tensor, real: Tensor, copies: int, room: int) -> Tensor:
         self.cache = DynamicCache(config=self.policy.config.get_text_config())
         # Where no prompt is padded the model needs no mask at all.
         self.seen = None if bool(real.all()) else real.long()
@@ -79,7 +87,7 @@ class Uncached:
     def __init__(self, policy: CausalPolicy) -> None:
         self.policy = policy
 
-    def start(self, prompt: Tensor, real: Tensor, copies: int) -> Tensor:
+    def start(self, prompt: Tensor, real: Tensor, copies: int, room: int) -> Tensor:
         self.ids, self.seen = prompt.repeat_interleave(copies, 0), real.long().repeat_interleave(copies, 0)
         return self._forward()
 

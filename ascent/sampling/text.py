@@ -16,7 +16,7 @@ from torch import Tensor
 from ascent.core.decisions import Decisions
 from ascent.core.random import key, mix, uniform
 from ascent.policies.causal import CausalPolicy, accepts
-from ascent.sampling.decode import Cached, Decoder, Uncached, draw
+from ascent.sampling.decode import Cached, Decoder, DecoderFactory, Uncached, draw
 from ascent.worlds.text.task import Prompt, TextTask
 
 # The batch is rebuilt without its finished rows when they are at least this share of it.
@@ -65,6 +65,11 @@ class Responses:
     ended: Tensor
 
 
+def decoder_for(policy: CausalPolicy) -> Decoder:
+    """The fastest decoder that the architecture allows."""
+    return Cached(policy) if "past_key_values" in accepts(policy.base) else Uncached(policy)
+
+
 @torch.inference_mode()
 def respond(
     policy: CausalPolicy,
@@ -73,6 +78,7 @@ def respond(
     keys: Tensor,
     max_new_tokens: int,
     distribution: Distribution,
+    decoder_of: DecoderFactory = decoder_for,
 ) -> Responses:
     """Sample `copies` responses of each prompt, rows ordered prompt by prompt.
 
@@ -83,6 +89,7 @@ def respond(
         keys: [P * copies] int64 on the CPU, one identity a row; draws hash it with the position.
         max_new_tokens: >= 1.
         distribution: from what tokens are drawn.
+        decoder_of: makes the decoder of the policy; one that wraps `decoder_for(policy)` may change its logits.
     """
     prompt, real = policy.pad_prompts(prompts)
     device, rows = prompt.device, len(prompts) * copies
@@ -92,8 +99,8 @@ def respond(
     length = torch.full((rows,), max_new_tokens, device=device)
     ended = torch.zeros(rows, dtype=torch.bool, device=device)
     ends = torch.tensor(policy.eos, device=device)
-    decoder = decoder_for(policy)
-    logits = decoder.start(prompt, real, copies)
+    decoder = decoder_of(policy)
+    logits = decoder.start(prompt, real, copies, max_new_tokens)
     batch = torch.arange(rows, device=device)
     running = torch.ones(rows, dtype=torch.bool, device=device)
     for position in range(max_new_tokens):
@@ -120,11 +127,6 @@ def respond(
     width = int(length.max())
     mask = torch.arange(width, device=device) < length[:, None]
     return Responses(action[:, :width], mask, log_prob[:, :width], ended)
-
-
-def decoder_for(policy: CausalPolicy) -> Decoder:
-    """The fastest decoder that the architecture allows."""
-    return Cached(policy) if "past_key_values" in accepts(policy.base) else Uncached(policy)
 
 
 def _stopped(policy: CausalPolicy, tokens: Tensor, stop: tuple[str, ...]) -> Tensor:
@@ -164,6 +166,7 @@ class TextSampler:
         seed: of every draw.
         share: (rank, processes); this process answers prompts rank, rank + processes, ... of a step.
         rows_at_once: most rows in one batch, to bound the cache; None samples all at once.
+        decoder_of: see `respond`. With one that changes logits, `exact` is False.
 
     Raises:
         ValueError: an argument is out of range, or (in `act`) a prompt does not fit into the context.
@@ -183,6 +186,7 @@ class TextSampler:
         seed: int = 0,
         share: tuple[int, int] = (0, 1),
         rows_at_once: int | None = None,
+        decoder_of: DecoderFactory = decoder_for,
     ) -> None:
         rank, processes = share
         if not 0 <= rank < processes:
@@ -201,13 +205,14 @@ class TextSampler:
         self.policy, self.task = policy, task
         self.prompts_per_step, self.group_size, self.max_new_tokens = prompts_per_step, group_size, max_new_tokens
         self.seed, self.share, self.rows_at_once = seed, share, rows_at_once
+        self.decoder_of = decoder_of
         self.consumed = 0
 
     @property
     def exact(self) -> bool:
         """Whether `behaviour_log_prob` is also the policy's own log-probability, so that `old_log_prob` may
         be copied from it instead of computed by another forward."""
-        plain = self.distribution.top_p == 1 and self.distribution.top_k == 0
+        plain = self.decoder_of is decoder_for and self.distribution.top_p == 1 and self.distribution.top_k == 0
         return plain and self.distribution.temperature == self.policy.temperature
 
     def act(self, step: int) -> Decisions:
@@ -238,6 +243,7 @@ class TextSampler:
                 keys[start * self.group_size : (start + at_once) * self.group_size],
                 self.max_new_tokens,
                 self.distribution,
+                self.decoder_of,
             )
             for start in range(0, len(prompts), at_once)
         ]

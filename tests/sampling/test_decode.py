@@ -22,7 +22,7 @@ def test_decoding_equals_the_whole_forward(family: str, prompts: list[str]) -> N
     policy = tiny(family)
     rows = [policy.encode_prompt(prompt) for prompt in prompts for _ in range(2)]
     decoder: Decoder = decoder_for(policy)
-    logits = decoder.start(*policy.pad_prompts(rows[::2]), 2)
+    logits = decoder.start(*policy.pad_prompts(rows[::2]), 2, 6)
     for position in range(6):
         expected = torch.stack([whole(policy, ids) for ids in rows])
         torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)

@@ -12,7 +12,7 @@ import torch
 from ascent.core.decisions import Decisions
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import embedded
-from ascent.sampling.text import TextSampler, generate
+from ascent.sampling.text import TextSampler, decoder_for, generate
 from ascent.worlds.text.arithmetic import Arithmetic
 from ascent.worlds.text.task import Example
 
@@ -255,3 +255,37 @@ def test_a_model_with_an_adapter_samples_what_it_evaluates(tmp_path: Path) -> No
     decisions = sampler(made).act(0)
     found = made.evaluate(decisions, LOG_PROB).log_prob
     torch.testing.assert_close(found, decisions.behaviour_log_prob, atol=1e-5, rtol=0)
+
+
+class EndAt:
+    """A decoder that wraps the policy's own and forces the length of each row."""
+
+    def __init__(self, policy: CausalPolicy, lengths: Sequence[int]) -> None:
+        self.inner, self.end = decoder_for(policy), policy.eos[0]
+        self.lengths, self.position = torch.tensor(lengths), 0
+
+    def _edited(self, logits: torch.Tensor) -> torch.Tensor:
+        self.position += 1
+        over = self.lengths == self.position
+        logits[:, self.end] = torch.where(over, 0.0, -torch.inf)
+        logits[over, : self.end] = -torch.inf
+        logits[over, self.end + 1 :] = -torch.inf
+        return logits
+
+    def start(self, prompt: torch.Tensor, real: torch.Tensor, copies: int, room: int) -> torch.Tensor:
+        return self._edited(self.inner.start(prompt, real, copies, room).clone())
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._edited(self.inner.step(tokens).clone())
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.inner.keep(rows)
+        self.lengths = self.lengths[rows]
+
+
+def test_a_decoder_that_wraps_the_own_one_edits_logits() -> None:
+    made, lengths = policy(), [1, 5, 9, 2, 20, 3, 4, 4, 4, 12, 7, 8]
+    drawn = sampler(made, decoder_of=lambda policy: EndAt(policy, lengths))
+    decisions = drawn.act(0)
+    assert decisions.mask.sum(1).tolist() == lengths
+    assert not drawn.exact and sampler(made).exact
