@@ -1,4 +1,4 @@
-"""Losses of value functions."""
+"""K critics as one number, and losses of value functions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,25 @@ from ascent.core.evaluation import Evaluation
 from ascent.core.part import Part
 
 
+Pool = Literal["min", "mean", "none"]
+
+
+def check_pool(pool: str) -> None:
+    """Raise ValueError unless `pool` is a way to read K critics."""
+    if pool not in ("min", "mean", "none"):
+        raise ValueError(f"pool must be 'min', 'mean' or 'none'; got {pool!r}.")
+
+
+def pooled(values: Tensor, pool: Pool) -> Tensor:
+    """K critics [N, T, K] as one number [N, T]: the smallest, or the mean; [N, T] and "none" stay as they are."""
+    if values.dim() == 2 or pool == "none":
+        return values
+    return values.amin(-1) if pool == "min" else values.mean(-1)
+
+
 @dataclass(frozen=True)
 class ValueLoss(Part):
-    """`0.5 (V - target)^2` per decision [N, T]; K critics [N, T, K] add up.
+    """`0.5 (V - target)^2` per decision [N, T]; K critics [N, T, K] add up, each with its target or one for all.
 
     Attributes:
         clip: PPO2's clipped form (OpenAI baselines): the larger of the loss and the loss of the value that moved at
@@ -37,6 +53,10 @@ class ValueLoss(Part):
         if self.delta <= 0:
             raise ValueError(f"delta must be > 0; got {self.delta!r}.")
 
+    @property
+    def recorded(self) -> frozenset[str]:
+        return self.needs if self.clip is not None else frozenset({"value_target"})
+
     def _cost(self, error: Tensor) -> Tensor:
         if self.kind == "squared":
             return 0.5 * error.square()
@@ -45,6 +65,7 @@ class ValueLoss(Part):
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         value, target = evaluation.value, decisions.value_target
+        target = target.unsqueeze(-1) if target.dim() < value.dim() else target
         cost = self._cost(value - target)
         if self.clip is not None:
             old = decisions.value

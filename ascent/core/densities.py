@@ -187,6 +187,14 @@ class SquashedGaussian:
         """[...] of the action tanh(`before`), `before` [..., A]: exact where the number before tanh was kept."""
         return self.before.log_prob(before) - _log_slope(before).sum(-1)
 
+    def drawn(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The action [..., A] that standard normal `noise` [..., A] picks, and its log-prob [...]; differentiable."""
+        before = self.mean + self.log_std.exp() * noise
+        # (before - mean) / std is the noise, and -log of tanh's slope is 2 (before + softplus(-2 before) - log 2).
+        each = 2.0 * (before + softplus(-2.0 * before)) - self.log_std - 0.5 * noise.square()
+        constant = (2.0 * math.log(2.0) + HALF_LOG_TAU) * noise.shape[-1]
+        return before.tanh(), each.sum(-1) - constant
+
     def entropy(self) -> Tensor:
         """[...] nats: H of the normal + E[log slope], the expectation by 32-point Gauss-Hermite quadrature.
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ Credit = Callable[[Decisions], Tensor]
 
 # Columns that `loss` fills itself (the four-line contract), so an engine need not bring them.
 DEFAULTED = frozenset({"advantage", "old_log_prob", "behaviour_log_prob", "value_target", "progress"})
+# The parts that credit calls.
+CREDITED = ("advantage", "value_target", "reject")
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,22 @@ class Method:
         merged: dict[str, Term | None] = {**self.losses, **terms}
         return self.replace(losses={name: term for name, term in merged.items() if term is not None})
 
-    @property
+    @functools.cached_property
     def evaluates(self) -> frozenset[str]:
         """What the policy must compute for the loss: `log_prob`, `entropy`, ..., `probe:<name>`."""
         return frozenset(need for need in self.needs if need in EVALUATED or need.startswith("probe:")) | {"log_prob"}
 
-    @property
+    @functools.cached_property
+    def recorded(self) -> frozenset[str]:
+        """Columns that some part reads from the decisions, so they are annotated where nobody recorded them."""
+        return frozenset().union(*(part.recorded for part in self.parts.values()))
+
+    @functools.cached_property
     def prepares(self) -> frozenset[str]:
         """What the policy must compute on the whole update before the first gradient; often nothing."""
         return frozenset().union(*(part.prepares for part in self.parts.values()))
 
-    @property
+    @functools.cached_property
     def keep_together(self) -> Together:
         """Rows that a micro-batch split must not separate."""
         wanted = {part.keep_together for part in self.parts.values()}
@@ -106,11 +114,21 @@ class Method:
         """The state before the first collection."""
         return MethodState({path: part.start() for path, part in self.parts.items()})
 
-    def require(self, decisions: Decisions, names: frozenset[str]) -> None:
-        """Raise MissingColumn, naming this method, if a recorded column among `names` is absent."""
-        for name in sorted(names):
-            recorded = name not in EVALUATED and not name.startswith("probe:")
-            if recorded and name not in DEFAULTED and name not in decisions:
+    @functools.cached_property
+    def _required(self) -> tuple[str, ...]:
+        """Columns that the loss cannot do without."""
+        return _undefaulted(self.needs)
+
+    @functools.cached_property
+    def _credit_required(self) -> tuple[str, ...]:
+        """Columns that the credit cannot do without."""
+        parts = (part for path, part in self.parts.items() if path.partition(".")[0] in CREDITED)
+        return _undefaulted(frozenset().union(*(part.needs for part in parts)))
+
+    def require(self, decisions: Decisions, names: Iterable[str]) -> None:
+        """Raise MissingColumn, naming this method, if a column among `names` is absent."""
+        for name in names:
+            if name not in decisions:
                 raise MissingColumn(name, list(decisions), f"method {self.slug!r}")
 
     def annotate(self, decisions: Decisions, state: MethodState | None = None) -> Decisions:
@@ -127,10 +145,7 @@ class Method:
         Raises:
             MissingColumn: a column that the credit reads is absent.
         """
-        credited = ("advantage", "value_target", "reject")
-        for name in credited:
-            for _, part in walk(name, self.__dict__[name]):
-                self.require(decisions, frozenset(part.needs))
+        self.require(decisions, self._credit_required)
         with torch.no_grad():
             decisions = self.annotate(decisions, state)
             if self.advantage is not None:
@@ -152,11 +167,12 @@ class Method:
             state: of the parts, and the clock.
         """
         state = state or self.start()
-        self.require(decisions, self.needs)
+        self.require(decisions, self._required)
         with torch.no_grad():
             decisions = decisions.cleaned()
             if evaluation is not None:
-                evaluation = evaluation.detach().cleaned(decisions.mask)
+                evaluation = evaluation.detach()
+                evaluation = evaluation if decisions.whole else evaluation.cleaned(decisions.mask)
                 if "old_log_prob" not in decisions and "log_prob" in evaluation:
                     decisions = decisions.replace(old_log_prob=evaluation.log_prob)
             if "old_log_prob" in decisions and "behaviour_log_prob" not in decisions:
@@ -176,9 +192,9 @@ class Method:
                 if factors is None:
                     factors = term.factors(evaluation, decisions)
                     plain[alike] = factors
-                weights[f"weight:{name}"] = factors * at(term.coefficient, state.clock)
-            share = decisions.mask / decisions.mask.sum().clamp(min=1)
-            return decisions.with_extras({**weights, "weight": share})
+                coefficient = at(term.coefficient, state.clock)
+                weights[f"weight:{name}"] = factors if coefficient == 1.0 else factors * coefficient
+            return decisions.with_extras({**weights, "weight": equal_share(decisions)})
 
     def prepared(self, decisions: Decisions) -> bool:
         """Whether `prepare` has already written this method's columns."""
@@ -200,7 +216,7 @@ class Method:
             if any(credit is not None and name not in given for name, credit in wanted.items()):
                 decisions = self.credit(decisions, state).with_extras(given)
             decisions = self.prepare(decisions, evaluation, state)
-        whole = bool(decisions.mask.all())
+        whole = decisions.whole
         evaluation = evaluation if whole else evaluation.cleaned(decisions.mask)
         metrics: dict[str, Tensor] = {}
         terms = []
@@ -214,7 +230,7 @@ class Method:
             metrics[f"loss/{name}"] = terms[-1].detach()
             if term.keep is not None:
                 metrics[f"kept/{name}"] = (share * (weights != 0)).sum()
-        loss = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+        loss = sum(terms[1:], start=terms[0])
         with torch.no_grad():
             metrics["loss"] = loss.detach()
             columns: dict[str, Tensor] = {}
@@ -235,3 +251,17 @@ class Method:
     ) -> tuple[Evaluation, Decisions]:
         """Valid random inputs, evaluated columns as leaves: `loss, metrics = method.loss(*method.example(8, 6))`."""
         return example(self.needs, self.parts.values(), rows, columns, seed, dtype)
+
+
+def equal_share(decisions: Decisions) -> Tensor:
+    """[N, T] 1 / (number of decisions), 0 where `mask` is False: what averages a metric over an update."""
+    mask = decisions.mask
+    if decisions.whole and mask.numel():
+        return torch.full(mask.shape, 1.0 / mask.numel(), device=mask.device)
+    return mask / mask.sum().clamp(min=1)
+
+
+def _undefaulted(names: frozenset[str]) -> tuple[str, ...]:
+    """The recorded columns among `names` that the contract does not fill itself, in order."""
+    recorded = (name for name in names - DEFAULTED if name not in EVALUATED and not name.startswith("probe:"))
+    return tuple(sorted(recorded))

@@ -46,6 +46,7 @@ class Part:
 
     Properties (a part may turn them into class attributes or fields):
         needs: names of the columns that the part reads, of `Decisions`, of `Evaluation` or `probe:<name>`.
+        recorded: those of them that are read from the decisions, where a name may also be an evaluated one (`value`).
         prepares: the evaluated columns that `prepare` reads; an empty set spares a forward pass.
         keep_together: rows that a micro-batch split must not separate.
     """
@@ -53,6 +54,11 @@ class Part:
     @property
     def needs(self) -> frozenset[str]:
         return frozenset()
+
+    @property
+    def recorded(self) -> frozenset[str]:
+        """Those of `needs` that must be in the decisions before an update; a name may be read on both sides."""
+        return self.needs
 
     @property
     def prepares(self) -> frozenset[str]:

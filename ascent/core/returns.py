@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ascent.core.critics import Pool, check_pool, pooled
 from ascent.core.decisions import Decisions
 from ascent.core.part import Part
 
@@ -212,3 +213,40 @@ class LambdaReturn(Part):
     def __call__(self, decisions: Decisions) -> Tensor:
         advantage = GAE(self.discount, self.trace, self.reward)(decisions)
         return torch.where(decisions.mask, advantage + decisions.value, 0.0)
+
+
+@dataclass(frozen=True)
+class OneStep(Part):
+    """`r + gamma V'`, the target of one-step temporal-difference learning; nothing follows a terminated decision.
+
+    Attributes:
+        discount: gamma in [0, 1].
+        following: V' as a column or a function of the decisions, [N, T] or [N, T, K] of K critics.
+        pool: how K critics become one target: "min" (clipped double Q-learning, Fujimoto et al. 2018), "mean", or
+            "none": [N, T, K], a target for each.
+        reward: column or function of the decisions.
+
+    Where an episode was truncated V' counts: it is the value of the true successor, which the world did not end.
+    """
+
+    discount: float = 0.99
+    following: Source = "next_value"
+    pool: Pool = "min"
+    reward: Source = "reward"
+
+    def __post_init__(self) -> None:
+        _unit_interval("discount", self.discount)
+        check_pool(self.pool)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward, self.following) | {"terminated"}
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        following = self.following
+        value = decisions.column(following, "OneStep") if isinstance(following, str) else following(decisions)
+        value = pooled(value, self.pool)
+        wide = (..., *(None,) * (value.dim() - 2))
+        goes_on = decisions.mask & ~decisions.terminated
+        reward = torch.where(decisions.mask, read(self.reward, decisions, "OneStep"), 0.0)
+        return reward[wide] + self.discount * torch.where(goes_on[wide], value, 0.0)

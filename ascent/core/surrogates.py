@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ascent.core.critics import pooled
 from ascent.core.decisions import Columns, Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.part import Part
@@ -113,12 +114,21 @@ class Ratio(Part):
 
 @dataclass(frozen=True)
 class Outcome(Part):
-    """`-outcome`: the differentiable worth of the policy's own action (pathwise gradients, Q(s, a) of an actor)."""
+    """`-outcome`: the differentiable worth of the policy's own action (pathwise gradients, Q(s, a) of an actor).
 
+    Attributes:
+        pool: how K judges [N, T, K] become one number: "min" or "mean".
+    """
+
+    pool: Literal["min", "mean"] = "min"
     needs = frozenset({"outcome"})
 
+    def __post_init__(self) -> None:
+        if self.pool not in ("min", "mean"):
+            raise ValueError(f"pool must be 'min' or 'mean'; got {self.pool!r}.")
+
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
-        return -evaluation.outcome
+        return -pooled(evaluation.outcome, self.pool)
 
 
 def _divergence(difference: Tensor) -> dict[str, Tensor]:
