@@ -150,7 +150,7 @@ class Normalised(Part):
     def __call__(self, decisions: Decisions) -> Tensor:
         mask = decisions.mask
         credit = read(self.of, decisions, "Normalised")
-        whole = bool(mask.all())
+        whole = decisions.whole
         kept = credit if whole else credit[mask]
         if kept.numel() > 1:
             # Measured from one of the credits, so that constant ones give a deviation of exactly 0.

@@ -44,6 +44,10 @@ SHAPES: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
 )
 
 
+# Where a batch remembers whether every entry is decided: asking the mask costs as much as adding two columns.
+_WHOLE = "_whole"
+
+
 class MissingColumn(LookupError):
     """A column was read that no stage has written."""
 
@@ -88,7 +92,7 @@ class Table:
     def __iter__(self) -> Iterator[str]:
         """Names of the columns that are present."""
         for name in self.__dict__:
-            if name not in ("context", "context_row", self.EXTRAS) and self.__dict__[name] is not None:
+            if name not in ("context", "context_row", self.EXTRAS, _WHOLE) and self.__dict__[name] is not None:
                 yield name
         yield from self.__dict__[self.EXTRAS]
 
@@ -112,6 +116,8 @@ class Table:
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
         new.__dict__.update(changes)
+        if "mask" in changes and _WHOLE not in changes:
+            new.__dict__.pop(_WHOLE, None)
         return new
 
 
@@ -218,6 +224,14 @@ class Decisions(Table):
     def __len__(self) -> int:
         return len(self.mask)
 
+    @property
+    def whole(self) -> bool:
+        """Whether every entry is decided: no padding, nothing masked. Asked once, and true of its rows then."""
+        known: bool | None = self.__dict__.get(_WHOLE)
+        if known is None:
+            known = self.__dict__[_WHOLE] = bool(self.mask.all())
+        return known
+
     def replace(self, **columns: Tensor | None) -> Decisions:
         """A copy with these columns written (checked); unknown names are refused, see `with_extras`."""
         unknown = [name for name in columns if name not in FIELDS]
@@ -260,14 +274,41 @@ class Decisions(Table):
             changes["context"] = {name: tensor[index] for name, tensor in self.context.items()}
         else:
             changes["context_row"] = self.context_row[index]
-        return self._copy(changes)
+        return self._of(changes)
+
+    def cut(self, sizes: Sequence[int]) -> list[Decisions]:
+        """Consecutive rows, `sizes` of them, which add up to N; views, not copies. Shared contexts stay shared."""
+        several = list(sizes)
+        parts: list[dict[str, object]] = [{} for _ in several]
+        for name in SHAPES:
+            if self.__dict__[name] is not None:
+                for part, tensor in zip(parts, self.__dict__[name].split(several), strict=True):
+                    part[name] = tensor
+        shared = self.context_row is not None
+        if shared:
+            for part, tensor in zip(parts, self.__dict__["context_row"].split(several), strict=True):
+                part["context_row"] = tensor
+        for room in ("extras",) if shared else ("extras", "context"):
+            for part in parts:
+                part[room] = {}
+            for name, whole in self.__dict__[room].items():
+                for part, tensor in zip(parts, whole.split(several), strict=True):
+                    part[room][name] = tensor  # type: ignore[index]
+        return [self._of(part) for part in parts]
+
+    def _of(self, changes: dict[str, object]) -> Decisions:
+        """A copy with some of the rows, which are whole where all are."""
+        part = self._copy(changes)
+        if self.__dict__.get(_WHOLE):
+            part.__dict__[_WHOLE] = True
+        return part
 
     def flatten(self) -> Decisions:
         """Each decided entry as a row of its own: [M, 1] with M = mask.sum(). Contexts must be [N, T, ...]."""
         rows, columns = self.mask.shape
         if self.context_row is not None:
             raise ValueError("flatten needs one context per decision, but context_row shares them; use unit='row'.")
-        whole = bool(self.mask.all())
+        whole = self.whole
         flat_mask = self.mask.reshape(-1)
 
         def spread(tensor: Tensor, name: str) -> Tensor:
@@ -286,12 +327,12 @@ class Decisions(Table):
                 changes[name] = spread(tensor, name)
         changes["extras"] = {name: spread(tensor, name) for name, tensor in self.extras.items()}
         changes["context"] = {name: spread(tensor, name) for name, tensor in self.context.items()}
-        return self._copy(changes)
+        return self._copy({**changes, _WHOLE: True})
 
     def cleaned(self) -> Decisions:
         """A copy whose float columns are 0 where `mask` is False, so that no padding reaches a gradient."""
         changes: dict[str, object] = {}
-        if bool(self.mask.all()):
+        if self.whole:
             return self
         for name, (_, kind) in SHAPES.items():
             tensor = self.__dict__[name]

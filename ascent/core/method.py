@@ -1,9 +1,9 @@
 """A method is a composition of parts; four lines use it anywhere:
 
-    method = ascent.method("grpo", clip_low=0.2)
-    method = method.replace(advantage=...)
-    decisions = method.credit(decisions)
-    loss, metrics = method.loss(evaluation, decisions)
+method = ascent.method("grpo", clip_low=0.2)
+method = method.replace(advantage=...)
+decisions = method.credit(decisions)
+loss, metrics = method.loss(evaluation, decisions)
 """
 
 from __future__ import annotations

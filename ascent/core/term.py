@@ -52,9 +52,13 @@ class Term:
 
     def factors(self, evaluation: Evaluation | None, decisions: Decisions) -> Tensor:
         """The weights without the coefficient: equal for terms that keep and reduce alike."""
-        counted = decisions.mask if self.unit == "decision" else last(decisions, self.unit)
-        kept = counted if self.keep is None else counted & self.keep(evaluation, decisions)
-        base = counted if self.count == "all" else kept
         floats = (name for name in ("advantage", "reward", "old_log_prob", "reference_log_prob") if name in decisions)
         dtype = next((decisions.column(name).dtype for name in floats), torch.get_default_dtype())
+        mask = decisions.mask
+        plain = self.keep is None and self.unit == "decision" and self.reduction == "token-mean"
+        if plain and decisions.whole and mask.numel():  # one number, for which nothing needs to be counted
+            return torch.full(mask.shape, 1.0 / mask.numel(), dtype=dtype, device=mask.device)
+        counted = mask if self.unit == "decision" else last(decisions, self.unit)
+        kept = counted if self.keep is None else counted & self.keep(evaluation, decisions)
+        base = counted if self.count == "all" else kept
         return REDUCTIONS[self.reduction](base, decisions, self.horizon).to(dtype) * kept

@@ -13,6 +13,18 @@ from ascent.core.plan import Plan
 from ascent.core.random import generator
 
 
+def updates(collection: Decisions, plan: Plan, seed: int, round_: int, pass_: int) -> list[Decisions]:
+    """The rows of each update of one pass, dealt by `deal`.
+
+    The collection is put in the pass's order once and then cut: cheaper than picking each update's rows out of every
+    column.
+    """
+    places = deal(collection, plan, seed, round_, pass_)
+    if places is None:
+        return [collection]
+    return collection.rows(torch.cat(places)).cut([len(part) for part in places])
+
+
 def deal(collection: Decisions, plan: Plan, seed: int, round_: int, pass_: int) -> list[Tensor] | None:
     """Row indices of each update of one pass, shuffled by a hash of (seed, round, pass); None is all rows.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,13 +15,16 @@ from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
 from ascent.policies.policy import Policy
 from ascent.training.annotate import Scorer, annotated, looked
-from ascent.training.batches import deal, share, split
+from ascent.training.batches import share, split, updates
 from ascent.training.memory import Memory
 from ascent.training.program import Hook
 from ascent.training.steps import Stepper
 
 if TYPE_CHECKING:
     from ascent.training.loop import Loop
+
+
+Seen = Callable[[Evaluation], None]
 
 
 class Diverged(ArithmeticError):
@@ -41,6 +45,7 @@ class Learn:
         micro_rows: most rows in one forward, for memory only; None puts a whole update in one.
         before, after: hooks around the stage (copy parameters, for example).
         exact_behaviour: the sampler's log-probs are the policy's own, so they serve as `old_log_prob`.
+        seen: is told what the model says of each update, without gradient and before the step; the update is not split.
         monitor: evaluated columns that are reported although the loss does not need them.
     """
 
@@ -59,21 +64,27 @@ class Learn:
         after: Sequence[Hook] = (),
         exact_behaviour: bool = False,
         monitor: frozenset[str] = frozenset(),
+        seen: Seen | None = None,
     ) -> None:
         self.name, self.model, self.method, self.memory = name, model, method, memory
         self.scorers, self.seed, self.every, self.micro_rows = dict(scorers or {}), seed, every, micro_rows
-        self.before, self.after = before, after
+        self.before, self.after, self.seen = before, after, seen
         self.exact_behaviour, self.monitor = exact_behaviour, monitor
         self.stepper = Stepper(method.step, model.named_parameters())
         self.state: MethodState = method.start()
         self.collection: Decisions | None = None
-        self.dealt: list[Tensor] | None = None
+        self.dealt: list[Decisions] | None = None
         self.position = self.updates = self.rounds = 0
 
     def run(self, loop: Loop, round_: int) -> None:
         """Draw a collection and walk it; a resumed stage goes on in the middle of its collection."""
         if (round_ + 1) % self.every:
             return
+        if self.seen is not None and (self.micro_rows is not None or loop.processes.count > 1):
+            raise ValueError(
+                f"what stage {self.name!r} says is read by a later stage, so its updates cannot be split; got "
+                f"micro_rows={self.micro_rows} and {loop.processes.count} processes. Run one process without micro_rows."
+            )
         if not self.model.splittable and (self.micro_rows is not None or loop.processes.count > 1):
             raise ValueError(
                 f"the rows of stage {self.name!r}'s model are coupled (splittable is False), so they cannot be split; "
@@ -89,8 +100,8 @@ class Learn:
         while self.position < end:
             pass_, place = divmod(self.position, plan.minibatches)
             if place == 0 or self.dealt is None:
-                self.dealt = deal(self.collection, plan, self.seed, self.rounds, pass_)
-            rows = self.collection if self.dealt is None else self.collection.rows(self.dealt[place])
+                self.dealt = updates(self.collection, plan, self.seed, self.rounds, pass_)
+            rows = self.dealt[place]
             if not len(rows):
                 self.position += 1
                 continue
@@ -107,7 +118,8 @@ class Learn:
         needs = self.method.needs
         if self.exact_behaviour and "old_log_prob" not in collection and "behaviour_log_prob" in collection:
             collection = collection.replace(old_log_prob=collection.behaviour_log_prob)
-        own = frozenset(name for name in needs & {"old_log_prob", "value", "next_value"} if name not in collection)
+        annotates = self.method.recorded & {"old_log_prob", "value", "next_value"}
+        own = frozenset(name for name in annotates if name not in collection)
         scored = {name: scorer for name, scorer in self.scorers.items() if name in needs and name not in collection}
         if own or scored:
             collection = annotated(self.model, collection, own, scored, self.micro_rows, loop.processes)
@@ -125,6 +137,8 @@ class Learn:
         totals: dict[str, Tensor] = {}
         if whole:
             now = self.model.evaluate(rows, wanted)
+            if self.seen is not None:
+                self.seen(now.detach())
             rows = method.prepare(rows, now, self.state)
             self.improve(now, rows, totals)
         else:
@@ -162,12 +176,15 @@ class Learn:
 
     def refuse_non_finite(self, totals: Mapping[str, Tensor]) -> None:
         """Raise Diverged before a broken state can be saved."""
-        checked = torch.stack([totals["loss"].double(), totals["gradient_norm"].double()])
-        if not bool(torch.isfinite(checked).all()):
-            stage = "loss" if not bool(torch.isfinite(checked[0])) else "gradient"
+        # A sum is finite only if both are: one number to read instead of two.
+        if math.isfinite(float(totals["loss"] + totals["gradient_norm"])):
+            return
+        checked = [float(totals["loss"]), float(totals["gradient_norm"])]
+        if not all(math.isfinite(number) for number in checked):
+            stage = "gradient" if math.isfinite(checked[0]) else "loss"
             raise Diverged(
                 f"the {stage} of stage {self.name!r} is not finite at update {self.updates} "
-                f"(loss {float(checked[0])}, gradient norm {float(checked[1])}). Lower learning_rate "
+                f"(loss {checked[0]}, gradient norm {checked[1]}). Lower learning_rate "
                 f"({float(totals['learning_rate']):g}) or max_gradient_norm, or look at the rewards."
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ascent.core.part import Clock
 from ascent.core.plan import SGD, Adam, Step, at
+from ascent.training.adam import FusedAdam
 
 
 class Stepper:
@@ -27,22 +28,20 @@ class Stepper:
             raise ValueError("the model has no trainable parameter; set requires_grad on some of them.")
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
-        self.optimiser = _build(specification, self.parameters)
+        self.optimiser = _build(specification, named)
 
     def step(self, clock: Clock) -> dict[str, Tensor]:
         """Clip the gradient, move, clear. Returns `gradient_norm` (before clipping) and `learning_rate`."""
         specification = self.specification
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+        norm = total_norm(gradients) if gradients else torch.zeros(())
         limit = specification.max_gradient_norm
         if limit is not None and gradients:
             torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
         rate = at(specification.learning_rate, clock)
         if isinstance(specification, Adam) and specification.warmup:
             rate *= min(1.0, (clock.step + 1) / specification.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
+        self.optimiser.step(rate)
         self.clear()
         return {"gradient_norm": norm, "learning_rate": torch.tensor(rate)}
 
@@ -53,28 +52,45 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """Moments by parameter name."""
-        return {
-            name: dict(self.optimiser.state[parameter])
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-            if parameter in self.optimiser.state
-        }
+        return self.optimiser.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """The inverse of `state_dict`."""
-        for name, parameter in zip(self.names, self.parameters, strict=True):
+        self.optimiser.load_state_dict(state)
+
+
+class Momentum:
+    """PyTorch's SGD, with its momentum by parameter name."""
+
+    def __init__(self, specification: SGD, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self.named = list(named)
+        self.optimiser = torch.optim.SGD([parameter for _, parameter in named], lr=1.0, momentum=specification.momentum)
+
+    def step(self, rate: float) -> None:
+        """Move every parameter that has a gradient, at this learning rate."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Momentum by parameter name."""
+        state = self.optimiser.state
+        return {name: dict(state[parameter]) for name, parameter in self.named if parameter in state}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """The inverse of `state_dict`."""
+        for name, parameter in self.named:
             if name in state:
                 self.optimiser.state[parameter] = dict(state[name])
 
 
-def _build(specification: Step, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if isinstance(specification, SGD):
-        return torch.optim.SGD(parameters, lr=1.0, momentum=specification.momentum)
-    kind = torch.optim.AdamW if specification.weight_decay else torch.optim.Adam
-    return kind(
-        parameters,
-        lr=1.0,
-        betas=specification.betas,
-        eps=specification.eps,
-        weight_decay=specification.weight_decay,
-        fused=all(parameter.is_floating_point() for parameter in parameters),
-    )
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of all gradients together, as `torch.nn.utils.get_total_norm` gives it, bit for bit."""
+    # Of one kind, there is nothing to sort by device and dtype, which costs more than the norms of a small network.
+    if len({(gradient.device, gradient.dtype) for gradient in gradients}) == 1:
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def _build(specification: Step, named: Sequence[tuple[str, nn.Parameter]]) -> FusedAdam | Momentum:
+    return Momentum(specification, named) if isinstance(specification, SGD) else FusedAdam(specification, named)

@@ -168,6 +168,8 @@ class Environments:
         bounded = bool(np.isfinite(self.actions.low).all() and np.isfinite(self.actions.high).all())
         if squashed and not (self.actions.kind == "box" and bounded):
             raise ValueError(f"squashed actions need a Box with finite bounds; {self.name} has {self.actions}.")
+        self._observation = np.zeros((count, *shape), self.vector.single_observation_space.dtype)
+        self._over = [True] * count
         self._start = np.asarray(self.actions.start, np.int64)
         self._half = (self.actions.high - self.actions.low) / 2 if bounded else None
 
@@ -176,23 +178,41 @@ class Environments:
 
         The array returned is overwritten by the next `step` or `reset`.
         """
-        observation, _ = self.vector.reset(seed=list(seeds), options={"reset_mask": which})
-        return np.asarray(observation)
+        for place in np.flatnonzero(which):
+            self._observation[place], _ = self.vector.envs[place].reset(seed=seeds[place], options={})
+            self._over[place] = False
+        return self._observation
 
     def step(
         self, action: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
         """One step of all: true successors [E, O], rewards, terminated, truncated [E].
 
+        The copies are stepped here, one after the other: `SyncVectorEnv.step` does the same and gathers what an
+        environment says besides, which nobody reads and which costs as much as a small environment's step.
+
         Args:
             action: [E] int (discrete), [E, P] int (multi-discrete) or [E, A] float (box) as the policy
                 drew it. Box actions are clipped (or scaled) here; the recorded one stays as drawn.
+
+        Raises:
+            RuntimeError: the episode of a copy is over and `reset` has not begun its next one.
         """
         native = self.native(action)
         # Plain integers pass the environments' own action checks several times faster than numpy's.
         sent = native.tolist() if self.actions.kind == "discrete" else native
-        observation, reward, terminated, truncated, _ = self.vector.step(sent)
-        return np.asarray(observation), reward, terminated, truncated
+        if any(self._over):
+            raise RuntimeError(
+                f"copy {self._over.index(True)} of {self.name} has no running episode; call reset first."
+            )
+        rewards, terminated, truncated = [], [], []
+        for place, environment in enumerate(self.vector.envs):
+            self._observation[place], reward, over, cut, _ = environment.step(sent[place])
+            rewards.append(reward)
+            terminated.append(over)
+            truncated.append(cut)
+            self._over[place] = bool(over or cut)
+        return self._observation, np.array(rewards, np.float64), np.array(terminated, bool), np.array(truncated, bool)
 
     def native(self, action: NDArray[Any]) -> NDArray[Any]:
         """Policy actions as the environment takes them."""
