@@ -46,3 +46,12 @@ def one_of(name: str, value: object, choices: Iterable[object]) -> None:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in known], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.{hint}")
+
+
+def replay_sizes(batch: object, capacity: object, start: object, updates: object) -> None:
+    """Raise ValueError where the sizes of learning from a replay memory do not fit together."""
+    whole("batch", batch, 1, "Use 256")
+    assert isinstance(batch, int)
+    whole("capacity", capacity, batch, f"The memory must hold a batch, {batch} transitions")
+    whole("start", start, batch, f"The first update draws {batch} transitions; collect at least as many before it")
+    whole("updates", updates, 1, "Use 1")

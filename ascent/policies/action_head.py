@@ -28,6 +28,18 @@ class Actions(Protocol):
     def dimensions(self) -> int: ...
 
 
+class Acting(Protocol):
+    """What stepping environments asks of a head: named noise, and numpy actions out of a network's outputs."""
+
+    @property
+    def outputs(self) -> int: ...
+    def noise(self, keys: Tensor, index: Tensor) -> NDArray[np.float32]: ...
+    def sample(
+        self, outputs: NDArray[Any], log_std: NDArray[Any] | None, noise: NDArray[np.float32]
+    ) -> NDArray[Any]: ...
+    def mode(self, outputs: NDArray[Any]) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class Head:
     """The family of an action distribution.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.random import generator
-from ascent.policies.action_head import Density, Head
+from ascent.policies.action_head import Acting, Density, Head
 from ascent.policies.policy import Probe
 
 Activation = Literal["tanh", "relu"]
@@ -106,7 +106,7 @@ class Actor:
 
     memory: NDArray[Any] | None = None
 
-    def __init__(self, head: Head, log_std: Tensor | None, forward: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    def __init__(self, head: Acting, log_std: Tensor | None, forward: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         self.head = head
         self.log_std = None if log_std is None else log_std.detach().cpu().numpy()
         self._forward = forward

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.core.random import key
-from ascent.policies.action_head import Head
+from ascent.policies.action_head import Acting, Head
 from ascent.policies.actor_critic import Actor
 from ascent.worlds.gym import Environments
 from ascent.worlds.normalisation import Exchange, RewardScale, RunningStatistics, alone
@@ -27,8 +27,8 @@ RECENT = 100  # episodes in the running means that are shown
 class ActingPolicy(Protocol):
     """What the sampler needs of a policy."""
 
-    head: Head
-
+    @property
+    def head(self) -> Acting: ...
     def numpy_actor(self) -> Actor: ...
 
 
@@ -45,6 +45,7 @@ class VectorSampler:
         share: (rank, processes); this process steps copies rank * E ... of processes * E, with draws that
             depend on a copy's number only.
         discount: of the return whose deviation scales rewards.
+        log_probs: record `behaviour_log_prob`; off, for policies without one and methods that do not ask for it.
         exchange: with the processes of `share`, so that all normalise by the same statistics, those of all copies.
 
     `act` gives Decisions with context "observation" and "next_observation" [N, T, O] (the true successor,
@@ -64,6 +65,7 @@ class VectorSampler:
         share: tuple[int, int] = (0, 1),
         discount: float = 0.99,
         exchange: Exchange = alone,
+        log_probs: bool = True,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be an integer >= 1; got {steps!r}.")
@@ -81,6 +83,7 @@ class VectorSampler:
         self.observation_statistics = RunningStatistics(size) if normalise_observation else None
         self.reward_scale = RewardScale(count, discount, exchange=exchange) if normalise_reward else None
         self.exchange = exchange
+        self.log_probs = log_probs
         self.consumed = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self.finished: list[tuple[float, int]] = []
@@ -184,10 +187,13 @@ class VectorSampler:
         self.consumed += steps * count * self._processes
 
         action_column = rows_first(np.stack(actions))
-        with torch.no_grad():
-            log_std = None if actor.log_std is None else torch.from_numpy(actor.log_std)
-            density = head.distribution(rows_first(outputs), log_std)
-            behaviour_log_prob = density.log_prob(action_column)
+        behaviour_log_prob = None
+        if self.log_probs:
+            assert isinstance(head, Head)
+            with torch.no_grad():
+                log_std = None if actor.log_std is None else torch.from_numpy(actor.log_std)
+                density = head.distribution(rows_first(outputs), log_std)
+                behaviour_log_prob = density.log_prob(action_column)
         extras: dict[str, Tensor] = {}
         if raws is not None and raw_successors is not None:
             extras = {"raw_observation": rows_first(raws), "raw_next_observation": rows_first(raw_successors)}

@@ -38,14 +38,23 @@ SHARED += ["index", "log_prob", "entropy", "features"]
 FED = {
     "language": frozenset({*SHARED, "reference_log_prob", "group", "key", "policy_version", "budget"}),
     "control": frozenset({*SHARED, "trajectory", "outputs"}),
+    "off_policy": frozenset(
+        {*("action", "reward", "terminated", "truncated", "trajectory", "index", "action_noise", "outcome", "value")}
+        | {*("next_value", "next_log_prob", "temperature", "own_log_prob")}
+        | {*("probe:own_log_prob", "probe:temperature")}
+    ),
 }
-"""Columns that the samplers, policies and scorers of a family give."""
+"""Columns that the samplers, policies and scorers of a family give; off-policy ones are annotated at each draw."""
+
+REPLAYED = frozenset({"sac", "td3", "ddpg"})
+"""Methods whose assembly is `off_policy`."""
 
 
 def refuse_unfed(config: Config, method: Method) -> None:
     """Raise BadConfig, naming the missing needs, where the configured world cannot feed the method."""
     family = "control" if isinstance(config, ControlConfig) else "language"
-    given = FED[family] | DEFAULTED | {"mask"}
+    replayed = family == "control" and method.slug in REPLAYED
+    given = FED["off_policy" if replayed else family] | DEFAULTED | {"mask"}
     if method.slug in {card.slug for card in cards() if card.family == "supervised"}:
         raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from its own samples; choose another.")
     missing = sorted(method.needs - given)

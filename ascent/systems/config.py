@@ -200,9 +200,10 @@ class ControlConfig(RunConfig):
     environments: int = 4
     """Copies stepped side by side, >= 1."""
     horizon: int | None = None
-    """Steps of each copy per collection, >= 1; 128 for discrete actions, 2048 / environments for continuous."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the actor's and of the critic's hidden layers."""
+    """Steps of each copy per collection, >= 1; 128 for discrete actions, 2048 / environments for continuous,
+    64 / environments for sac, td3, ddpg."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the actor's and of the critic's hidden layers; 64 64 when not given, the paper's for sac, td3, ddpg."""
     recurrent: bool = False
     """A GRU between the layers; updates then deal whole streams."""
     normalise_observation: bool | None = None
@@ -222,7 +223,7 @@ class ControlConfig(RunConfig):
             positive(self, name)
         if self.horizon is not None:
             positive(self, "horizon")
-        if not self.hidden or min(self.hidden) < 1:
+        if self.hidden is not None and (not self.hidden or min(self.hidden) < 1):
             raise BadConfig(f"hidden must be one or more widths >= 1; got {self.hidden}.")
 
     @property

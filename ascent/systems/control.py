@@ -77,8 +77,13 @@ def world(config: ControlConfig, method: Method, processes: Processes) -> tuple[
     critic = bool({"value", "next_value"} & method.needs)
     size = environments.observation_size
     if config.recurrent:
-        return environments, RecurrentActorCritic(size, head, config.hidden[-1], critic, seed=config.seed)
-    return environments, ActorCritic(size, head, config.hidden, critic, seed=config.seed)
+        return environments, RecurrentActorCritic(size, head, widths(config)[-1], critic, seed=config.seed)
+    return environments, ActorCritic(size, head, widths(config), critic, seed=config.seed)
+
+
+def widths(config: ControlConfig) -> tuple[int, ...]:
+    """Of the hidden layers."""
+    return (64, 64) if config.hidden is None else config.hidden
 
 
 def horizon(config: ControlConfig, environments: Environments) -> int:
@@ -129,7 +134,7 @@ def saver(config: ControlConfig, policy: Controller, sampler: VectorSampler) -> 
         )
         statistics = sampler.observation_statistics
         seen = None if statistics is None else {k: _plain(v) for k, v in statistics.state_dict().items()}
-        description = {"env": config.env, "hidden": list(config.hidden), "recurrent": config.recurrent}
+        description = {"env": config.env, "hidden": list(widths(config)), "recurrent": config.recurrent}
         write(folder / "policy.json", {**description, "observation_statistics": seen})
 
     return save

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -125,6 +125,65 @@ class Replay:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.written, self.ring = state["written"], dict(state["ring"])
+
+
+class Shared:
+    """A view of a memory whose draws are annotated, each once: several stages of a round learn from the same batch.
+
+    Args:
+        memory: what is drawn from.
+        annotate: (drawn, round) -> drawn with further columns: noise, what target networks say of the successors.
+
+    `note` adds columns that one stage tells those after it; they travel in a checkpoint, the rest is drawn again.
+    """
+
+    def __init__(self, memory: Memory, annotate: Callable[[Decisions, int], Decisions]) -> None:
+        self.memory, self.annotate = memory, annotate
+        self.round = -1
+        self.drawn: Decisions | None = None
+        self.noted: dict[str, Tensor] = {}
+
+    def put(self, collection: Decisions) -> None:
+        self.memory.put(collection)
+
+    def draw(self, round_: int) -> Decisions:
+        if self.drawn is None or self.round != round_:
+            drawn = self.annotate(self.memory.draw(round_), round_)
+            self.noted = self.noted if self.round == round_ else {}
+            self.round, self.drawn = round_, drawn.with_extras(self.noted) if self.noted else drawn
+        return self.drawn
+
+    def note(self, columns: Mapping[str, Tensor]) -> None:
+        """Write columns [N, ...] into the present draw."""
+        if self.drawn is None:
+            raise RuntimeError("nothing is drawn yet; note columns of a draw.")
+        self.noted = {**self.noted, **columns}
+        self.drawn = self.drawn.with_extras(columns)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"round": self.round, "noted": self.noted}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.round, self.drawn, self.noted = state["round"], None, dict(state["noted"])
+
+
+class Every:
+    """A view of a memory for a stage that runs in every n-th round only, so that it draws what others draw then."""
+
+    def __init__(self, memory: Memory, every: int) -> None:
+        self.memory, self.every = memory, every
+
+    def put(self, collection: Decisions) -> None:
+        self.memory.put(collection)
+
+    def draw(self, round_: int) -> Decisions:
+        return self.memory.draw((round_ + 1) * self.every - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The memory that is viewed carries the content."""
 
 
 class Dataset:

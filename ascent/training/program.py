@@ -203,6 +203,35 @@ def _load(stages: Sequence[Stage], state: Mapping[str, Any]) -> None:
         stage.load_state_dict(state["stages"][stage.name])
 
 
+class Follow:
+    """A stage that moves target networks towards their sources: `target <- target + rate (source - target)`.
+
+    Args:
+        name: unique in the program.
+        pairs: (source, target) modules of equal shapes.
+        rate: share of the way, in (0, 1]; 1 copies.
+        every: rounds of the phase between two runs of this stage.
+    """
+
+    def __init__(self, name: str, pairs: Sequence[tuple[nn.Module, nn.Module]], rate: float, every: int = 1) -> None:
+        if not 0.0 < rate <= 1.0:
+            raise ValueError(f"rate must be in (0, 1]; got {rate!r}.")
+        self.name, self.rate, self.every = name, rate, every
+        self.sources = [parameter for source, _ in pairs for parameter in source.parameters()]
+        self.targets = [parameter for _, target in pairs for parameter in target.parameters()]
+
+    @torch.no_grad()
+    def run(self, loop: Loop, round_: int) -> None:
+        if (round_ + 1) % self.every == 0:
+            torch._foreach_lerp_(self.targets, self.sources, self.rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The models carry the weights; there is nothing else to restore."""
+
+
 def copy_parameters(source: nn.Module, target: nn.Module) -> Hook:
     """A hook that writes every parameter and buffer of `source` into `target`."""
 

@@ -1,0 +1,93 @@
+"""K action-value networks as one: their weights are stacked, so a layer of all of them is one batched product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ascent.core.decisions import Decisions
+from ascent.core.evaluation import Evaluation
+from ascent.core.random import generator
+from ascent.policies.actor_critic import ACTIVATIONS, Activation
+from ascent.policies.policy import Probe
+
+
+class Critics(nn.Module):
+    """Q_k(s, a) for k = 1 .. K, networks of one shape and different weights.
+
+    Args:
+        observation_size: O, numbers in an observation.
+        action_size: A, numbers in an action.
+        count: K >= 1.
+        hidden: widths of the hidden layers.
+        activation: "relu" or "tanh".
+        seed: of the initial weights, uniform within 1 / sqrt(inputs) as in `torch.nn.Linear`.
+        final: bound of the last layer's initial weights instead, > 0; None takes the same.
+
+    Parameters are `weight.<layer>` [K, inputs, outputs] and `bias.<layer>` [K, 1, outputs].
+    """
+
+    splittable = True
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        count: int = 2,
+        hidden: Sequence[int] = (256, 256),
+        activation: Activation = "relu",
+        seed: int = 0,
+        final: float | None = None,
+    ) -> None:
+        super().__init__()
+        if count < 1:
+            raise ValueError(f"count must be an integer >= 1; got {count!r}.")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}.")
+        self.count, self.activation = count, activation
+        sizes = (observation_size + action_size, *hidden, 1)
+        draw = generator(seed, "critics")
+        weights, biases = [], []
+        for place, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            bound = final if final is not None and place == len(sizes) - 2 else 1.0 / math.sqrt(inputs)
+            weights.append(bound * (2.0 * torch.rand(count, inputs, outputs, generator=draw) - 1.0))
+            biases.append(bound * (2.0 * torch.rand(count, 1, outputs, generator=draw) - 1.0))
+        self.weight = nn.ParameterList(weights)
+        self.bias = nn.ParameterList(biases)
+
+    def forward(self, observation: Tensor, action: Tensor, frozen: bool = False, first: int | None = None) -> Tensor:
+        """Values [..., K] of observations [..., O] and actions [..., A].
+
+        Args:
+            observation, action: of equal leading dimensions.
+            frozen: the weights are constants: gradient flows to the inputs only.
+            first: only the first so many critics; None is all K.
+        """
+        count = self.count if first is None else first
+        lead = observation.shape[:-1]
+        x = torch.cat((observation, action), dim=-1).view(-1, observation.shape[-1] + action.shape[-1])
+        x = x.expand(count, *x.shape)
+        last = len(self.weight) - 1
+        for place, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+            if frozen:
+                weight, bias = weight.detach(), bias.detach()
+            if count < self.count:
+                weight, bias = weight[:count], bias[:count]
+            # The product is a fresh tensor, so what follows may overwrite it: half the memory traffic.
+            x = torch.bmm(x, weight).add_(bias)
+            if place < last:
+                x = x.relu_() if self.activation == "relu" else x.tanh_()
+        return x.squeeze(-1).t().reshape(*lead, count)
+
+    def evaluate(
+        self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] | None = None
+    ) -> Evaluation:
+        """`value` [N, T, K]: Q_k of the recorded observation and action, with gradient."""
+        return Evaluation(value=self(decisions.context["observation"], decisions.action))
+
+    def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
+        """The decisions as they are: what follows an action is told by the target networks, not by these."""
+        return decisions
