@@ -99,7 +99,7 @@ def notes(work: Work, checked: Mapping[str, Found], steps: int, repeats: int, ma
     return (
         f"{mark}{work.environments} x {work.steps} steps per rollout, {work.passes} passes of {work.minibatches} "
         f"minibatches, actor and critic 64-64 tanh, learning rate {work.learning_rate:g}"
-        f"{' falling linearly' if work.anneal else ''}, entropy bonus {work.entropy:g}, "
+        f"{' falling linearly' if work.anneal != 'none' else ''}, entropy bonus {work.entropy:g}, "
         f"value clip {work.value_clip or 'none'}. Median of {repeats} turns of {ceil(steps / work.size) * work.size} "
         f"steps{floor}; times as fast by processor time.\n\nGate, largest differences on a recorded batch: {gates}."
     )

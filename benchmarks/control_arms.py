@@ -50,7 +50,7 @@ def method(work: Work) -> Method:
         passes=work.passes,
         minibatches=work.minibatches,
         learning_rate=work.learning_rate,
-        anneal="learning_rate" if work.anneal else "none",
+        anneal=work.anneal,
     )
 
 
@@ -92,42 +92,43 @@ def hand_written(work: Work, seed: int, rounds: int) -> Arm:
     return go
 
 
-def peer_model(work: Work, seed: int, rounds: int, fused: bool = False) -> Any:
-    """Stable-Baselines3's PPO with the constants of `work`."""
+def peer_model(work: Work, seed: int, rounds: int, **more: Any) -> Any:
+    """Stable-Baselines3's PPO with the constants of `work`, and `more` of its arguments."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 
-    def rate(_: float) -> float:
-        return work.learning_rate * (1 - model.num_timesteps / (rounds * work.size) if work.anneal and built else 1)
+    made: list[Any] = []  # `learn` is called piece by piece, so its own progress is not that of the run
 
-    vector = make_vec_env(work.env, work.environments, seed=seed, env_kwargs={"disable_env_checker": True})
-    built = False
+    def left() -> float:
+        return 1 - made[0].num_timesteps / (rounds * work.size) if made else 1.0
+
     model = PPO(
         "MlpPolicy",
-        vector,
+        make_vec_env(work.env, work.environments, seed=seed, env_kwargs={"disable_env_checker": True}),
         n_steps=work.steps,
         batch_size=work.size // work.minibatches,
         n_epochs=work.passes,
         gamma=work.discount,
         gae_lambda=work.trace,
-        clip_range=work.clip,
+        clip_range=(lambda _: work.clip * left()) if work.anneal == "both" else work.clip,
         clip_range_vf=work.value_clip,
         ent_coef=work.entropy,
         vf_coef=work.value / 2,  # its squared error is whole
         max_grad_norm=0.5,
-        learning_rate=rate,
+        learning_rate=work.learning_rate if work.anneal == "none" else lambda _: work.learning_rate * left(),
         seed=seed,
         device="cpu",
-        policy_kwargs={"optimizer_kwargs": {"fused": True, "eps": 1e-5}} if fused else None,
+        **more,
     )
-    built = True
+    made.append(model)
     return model
 
 
 def peer(work: Work, seed: int, rounds: int, fused: bool = False) -> Arm:
     """Stable-Baselines3, one `learn` per call."""
-    model = peer_model(work, seed, rounds, fused)
-    return lambda more: model.learn(more * work.size, reset_num_timesteps=False)
+    more = {"policy_kwargs": {"optimizer_kwargs": {"fused": True, "eps": 1e-5}}} if fused else {}
+    model = peer_model(work, seed, rounds, **more)
+    return lambda rounds_: model.learn(rounds_ * work.size, reset_num_timesteps=False)
 
 
 def raw(work: Work, seed: int, rounds: int) -> Arm:

@@ -126,7 +126,7 @@ def _walked(
 
 def stable_baselines(work: Work, policy: ActorCritic, decisions: Decisions) -> Found:
     """Differences of Stable-Baselines3 without value clipping; `policy` is moved."""
-    plain = replace(work, value_clip=None, anneal=False, passes=1, minibatches=1)
+    plain = replace(work, value_clip=None, anneal="none", passes=1, minibatches=1)
     model = peer_model(plain, seed=0, rounds=1)
     model._setup_learn(work.size)
     model.policy.double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Work:
         steps: of each copy per rollout; passes, minibatches: of the E x steps decisions.
         value: weight of half the squared error of the critic.
         value_clip: range in which the critic may leave its old value, or None.
-        anneal: the learning rate falls linearly to 0 over the measured run.
+        anneal: what falls linearly to 0 over the measured run; "both" is the learning rate and the clip range.
         fast, close: targets: times as fast as Stable-Baselines3, times as slow as the hand-written loop.
     """
 
@@ -31,7 +32,7 @@ class Work:
     entropy: float = 0.0
     value: float = 1.0
     learning_rate: float = 3e-4
-    anneal: bool = False
+    anneal: Literal["none", "learning_rate", "both"] = "none"
     fast: float | None = None
     close: float | None = None
 
@@ -48,8 +49,8 @@ class Work:
 WORKS: Mapping[str, Work] = {
     # ppo.py of CleanRL: every constant, with its clipped value loss and falling learning rate.
     "cartpole": Work(
-        "CartPole-v1", 4, 128, 4, 4, value_clip=0.2, entropy=0.01, value=0.5, learning_rate=2.5e-4, anneal=True,
-        fast=2.2, close=1.2,
+        "CartPole-v1", 4, 128, 4, 4, value_clip=0.2, entropy=0.01, value=0.5, learning_rate=2.5e-4,
+        anneal="learning_rate", fast=2.2, close=1.2,
     ),
     # Stable-Baselines3's defaults (minibatches of 64, whole squared error). CleanRL's ppo_continuous_action.py has
     # the same sizes and constants, and beside them value clipping, a falling rate and normalised observations.

@@ -48,7 +48,7 @@ class ScratchPPO:
     def __init__(self, work: Work, seed: int, rounds: int) -> None:
         makers = [lambda: gymnasium.make(work.env, disable_env_checker=True)] * work.environments
         self.vector = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-        self.work, self.rounds, self.done = work, rounds, 0
+        self.work, self.rounds, self.done, self.clip = work, rounds, 0, work.clip
         space = self.vector.single_action_space
         self.discrete = isinstance(space, gymnasium.spaces.Discrete)
         size = self.vector.single_observation_space.shape[0]
@@ -143,7 +143,7 @@ class ScratchPPO:
         advantage = batch["advantage"]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         ratio = (log_prob - batch["log_prob"]).exp()
-        low, high = 1 - self.work.clip, 1 + self.work.clip
+        low, high = 1 - self.clip, 1 + self.clip
         surrogate = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(low, high)).mean()
         cost, range_ = (value - batch["target"]).square(), self.work.value_clip
         if range_ is not None:
@@ -155,8 +155,10 @@ class ScratchPPO:
     def learn(self, batch: dict[str, Tensor]) -> None:
         """All passes over one rollout."""
         count = len(batch["advantage"])
-        if self.work.anneal:
-            self.optimiser.param_groups[0]["lr"] = self.work.learning_rate * (1 - self.done / self.rounds)
+        left = 1 - self.done / self.rounds
+        if self.work.anneal != "none":
+            self.optimiser.param_groups[0]["lr"] = self.work.learning_rate * left
+        self.clip = self.work.clip * (left if self.work.anneal == "both" else 1.0)
         for _ in range(self.work.passes):
             order = torch.randperm(count, generator=self.draw)
             for places in order.tensor_split(self.work.minibatches):

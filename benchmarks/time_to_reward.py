@@ -1,11 +1,12 @@
-"""Training seconds until CartPole is solved: this library beside Stable-Baselines3, the same tuned settings.
+"""Training seconds until a task is solved: this library beside Stable-Baselines3, the same tuned settings.
 
-    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py --seeds 15
+    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py                       # 5 seeds, every task
+    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py cartpole --seeds 15
 
-Settings of rl-baselines3-zoo: 8 environments, 32 steps, minibatches of 256, 20 epochs, discount 0.98, trace 0.8,
-learning rate and clip range falling linearly from 1e-3 and 0.2 over 100,000 steps, no entropy bonus. Every 2,560 steps
-both play 20 held-out episodes with deterministic actions, off the clock; a run ends at a mean return of 475. The
-arms take turns seed by seed, so that both see the same machine. CPU seconds are those of the process.
+Settings of rl-baselines3-zoo (`TASKS`). At fixed steps every arm plays 20 held-out episodes with deterministic
+actions, off the clock; a run ends at the task's mean return. Arms take turns seed by seed, so that all see the same
+machine. The zoo tuned its Pendulum settings for generalised state-dependent exploration (gSDE), which the library does
+not have: that is an arm of its own beside the two equal ones. Runs that never get there count as infinite.
 """
 
 from __future__ import annotations
@@ -13,30 +14,63 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf
+from importlib.util import find_spec
+from math import inf, isfinite
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from report import machine, write
+from control_arms import OURS, PEER, assembly, peer_model
+from control_work import Work
+from report import Ratio, machine, refuse_busy, write
 
-import ascent
 from ascent.evaluation.returns import evaluate_returns
-from ascent.policies.action_head import Head
-from ascent.policies.actor_critic import ActorCritic
-from ascent.sampling.vector import VectorSampler
-from ascent.training.learn import Learn
-from ascent.training.loop import Loop, System
-from ascent.training.memory import Fresh
-from ascent.training.program import Collect, Phase
-from ascent.worlds.gym import Environments
+from ascent.training.loop import Loop
 
-ENV, SOLVED, BUDGET, EPISODES = "CartPole-v1", 475.0, 100_000, 20
-COUNT, STEPS, EVERY = 8, 32, 10
+EPISODES = 20
+SDE = "stable-baselines3 with gSDE"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be reached.
+
+    Attributes:
+        work: environment, sizes and constants; rounds: at most so many.
+        solved: mean held-out return that ends a run; every: rounds between two evaluations.
+        sde: the zoo's own settings explore by gSDE, as a further arm.
+    """
+
+    title: str
+    work: Work
+    rounds: int
+    solved: float
+    every: int
+    sde: bool = False
+
+
+TASKS: Mapping[str, Task] = {
+    "cartpole": Task(
+        "PPO CartPole-v1 to a mean return of 475",
+        Work("CartPole-v1", 8, 32, 20, 1, discount=0.98, trace=0.8, learning_rate=1e-3, anneal="both"),
+        rounds=390,
+        solved=475.0,
+        every=10,
+    ),
+    "pendulum": Task(
+        "PPO Pendulum-v1 to a mean return of -200",
+        Work("Pendulum-v1", 4, 1024, 10, 64, discount=0.9, learning_rate=1e-3),
+        rounds=24,
+        solved=-200.0,
+        every=1,
+        sde=True,
+    ),
+}
 
 
 class Solved(Exception):
@@ -59,51 +93,34 @@ class Clock:
         self.cpu += time.process_time() - self.since[1]
 
 
-def ours(seed: int, clock: Clock) -> int | None:
-    """Steps until solved, or None."""
-    worlds = Environments(ENV, COUNT)
-    policy = ActorCritic(worlds.observation_size, Head.of(worlds.actions), seed=seed)
-    method = ascent.method(
-        "ppo",
-        discount=0.98,
-        trace=0.8,
-        passes=20,
-        minibatches=1,
-        learning_rate=1e-3,
-        anneal="both",
-        value_coefficient=1.0,  # of half the squared error, which the peer takes whole and halves by its coefficient
-    )
-    memory = Fresh()
-    sampler = VectorSampler(policy, worlds, STEPS, seed)
-    stages = [Collect("collect", sampler, memory), Learn("policy", policy, method, memory, seed=seed)]
+def ours(task: Task, seed: int, clock: Clock) -> int | None:
+    """Environment steps until solved, or None."""
+    system = assembly(task.work, seed, task.rounds).system
+    policy = system.models["policy"]
 
     class Watch:
-        def updated(self, loop: Loop) -> None:
-            pass
-
-        def evaluated(self, loop: Loop, scores: Any) -> None:
-            pass
+        def updated(self, loop: Loop) -> None: ...
+        def evaluated(self, loop: Loop, scores: Any) -> None: ...
 
         def stepped(self, loop: Loop, metrics: Any) -> None:
-            if loop.step % EVERY == 0:
+            if loop.step % task.every == 0:
                 clock.stop()
-                if evaluate_returns(policy, ENV, EPISODES, environments=8).mean >= SOLVED:
+                if evaluate_returns(policy, task.work.env, EPISODES, environments=8).mean >= task.solved:
                     raise Solved
                 clock.start()
 
-    system = System({"policy": policy}, {"fresh": memory}, (Phase("train", stages, BUDGET // (COUNT * STEPS)),))
+    loop = Loop(system, [Watch()])
     clock.start()
     try:
-        Loop(system, [Watch()]).run()
+        loop.run()
     except Solved:
-        return int(sampler.consumed)
+        return loop.step * task.work.size
     clock.stop()
     return None
 
 
-def peer(seed: int, clock: Clock) -> int | None:
+def peer(task: Task, seed: int, clock: Clock, **more: Any) -> int | None:
     """The same with Stable-Baselines3."""
-    from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
@@ -114,70 +131,115 @@ def peer(seed: int, clock: Clock) -> int | None:
         def _on_step(self) -> bool:
             return not self.solved
 
-        def _on_rollout_start(self) -> None:
-            # A rollout starts after the update before it, so these are whole iterations.
-            if self.rollouts and self.rollouts % EVERY == 0:
+        def look(self) -> None:
+            if self.rollouts and self.rollouts % task.every == 0:
                 clock.stop()
                 score, _ = evaluate_policy(self.model, held_out, EPISODES, deterministic=True)
-                self.solved = float(score) >= SOLVED
-                if not self.solved:
-                    clock.start()
+                self.solved = float(score) >= task.solved
+                clock.start()
+
+        def _on_rollout_start(self) -> None:
+            # A rollout starts after the update before it, so these are whole rounds.
+            self.look()
+            if self.solved:
+                clock.stop()
             self.rollouts += 1
 
-    held_out = make_vec_env(ENV, 8, seed=seed + 1000)
-    model = PPO(
-        "MlpPolicy",
-        make_vec_env(ENV, COUNT, seed=seed),
-        n_steps=STEPS,
-        batch_size=COUNT * STEPS,
-        n_epochs=20,
-        gamma=0.98,
-        gae_lambda=0.8,
-        ent_coef=0.0,
-        learning_rate=lambda left: 1e-3 * left,
-        clip_range=lambda left: 0.2 * left,
-        seed=seed,
-        device="cpu",
-    )
+        def _on_training_end(self) -> None:
+            if not self.solved:
+                self.look()
+                self.rollouts += 1
+                clock.stop()
+
+    held_out = make_vec_env(task.work.env, 8, seed=seed + 1000)
     watch = Watch()
+    model = peer_model(task.work, seed, task.rounds, **more)
     clock.start()
-    model.learn(BUDGET, callback=watch)
-    if not watch.solved:
-        clock.stop()
-        return None
-    return EVERY * COUNT * STEPS * ((watch.rollouts - 1) // EVERY)
+    model.learn(task.rounds * task.work.size, callback=watch)
+    return (watch.rollouts - 1) * task.work.size if watch.solved else None
 
 
-ARMS: dict[str, Callable[[int, Clock], int | None]] = {"ascent": ours, "stable-baselines3": peer}
+def arms(task: Task) -> dict[str, Callable[[int, Clock], int | None]]:
+    """The arms of a task that can run here."""
+    found: dict[str, Callable[[int, Clock], int | None]] = {OURS: lambda seed, clock: ours(task, seed, clock)}
+    if find_spec("stable_baselines3") is None:
+        print("stable-baselines3 is not installed and left out; make install-bench brings it.", file=sys.stderr)
+        return found
+    found[PEER] = lambda seed, clock: peer(task, seed, clock)
+    if task.sde:
+        found[SDE] = lambda seed, clock: peer(task, seed, clock, use_sde=True, sde_sample_freq=4)
+    return found
+
+
+def run(task: Task, seeds: int) -> dict[str, list[dict[str, Any]]]:
+    """By arm, steps and seconds of every seed."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms(task)}
+    for seed in range(seeds):
+        for name, arm in arms(task).items():
+            clock = Clock()
+            steps = arm(seed, clock)
+            solved = steps is not None
+            spent = {"wall": clock.wall if solved else inf, "cpu": clock.cpu if solved else inf}
+            runs[name].append({"seed": seed, "steps": steps if solved else inf, **spent})
+            print(f"{name} seed {seed}: {steps} steps, {clock.wall:.2f} s wall, {clock.cpu:.2f} s CPU", flush=True)
+    return runs
+
+
+def median(found: list[dict[str, Any]], key: str) -> float:
+    return statistics.median(each[key] for each in found)
+
+
+def rows(runs: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One row per arm."""
+    return [
+        {
+            "arm": name,
+            "solved": f"{sum(isfinite(each['steps']) for each in found)}/{len(found)}",
+            "median steps": median(found, "steps"),
+            "median seconds": round(median(found, "wall"), 2),
+            "median CPU seconds": round(median(found, "cpu"), 2),
+            "steps (CPU seconds), by seed": ", ".join(f"{each['steps']:.0f} ({each['cpu']:.1f})" for each in found),
+        }
+        for name, found in runs.items()
+    ]
+
+
+def ratios(task: Task, runs: Mapping[str, list[dict[str, Any]]]) -> list[Ratio]:
+    """Beside each peer that is there and got there; the arm with equal settings is the target."""
+    found, mine = [], median(runs[OURS], "cpu")
+    for name in runs:
+        theirs = median(runs[name], "cpu")
+        if name != OURS and isfinite(mine) and isfinite(theirs):
+            target = 1.0 if name == PEER else None
+            shown = (f"{median(runs[arm], 'wall'):.1f} s" for arm in (OURS, name))
+            found.append(Ratio(task.title, name, *shown, round(theirs / mine, 2), target))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=15)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("tasks", nargs="*", metavar="task", help=f"of {', '.join(TASKS)}; all when none is named")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--go-on", action="store_true", help="measure on a busy machine too, and say so in the table")
+    chosen = parser.parse_args()
+    unknown = [name for name in chosen.tasks if name not in TASKS]
+    if unknown:
+        parser.error(f"task must be of {', '.join(TASKS)}; got {', '.join(unknown)}.")
     torch.set_num_threads(1)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
-    for seed in range(seeds):
-        for name, arm in ARMS.items():
-            clock = Clock()
-            steps = arm(seed, clock)
-            solved = steps is not None
-            spent = {"wall seconds": clock.wall if solved else inf, "CPU seconds": clock.cpu if solved else inf}
-            runs[name].append({"seed": seed, "steps": steps, **spent})
-            print(f"{name} seed {seed}: {steps} steps, {clock.wall:.2f} s wall, {clock.cpu:.2f} s CPU", flush=True)
-    rows = []
-    for name, found in runs.items():
-        middle = {
-            f"median {key}": statistics.median(inf if run[key] is None else run[key] for run in found)
-            for key in ("steps", "wall seconds", "CPU seconds")
-        }
-        rows.append({"arm": name, "solved": f"{sum(run['steps'] is not None for run in found)}/{seeds}", **middle})
-    packages = ("torch", "gymnasium", "stable-baselines3")
-    notes = "Each run, in order of seeds (steps, CPU seconds):\n\n" + "\n".join(
-        f"- {name}: " + ", ".join(f"{run['steps']} ({run['CPU seconds']:.1f})" for run in found)
-        for name, found in runs.items()
-    )
-    write("time_to_reward", f"Training until a mean return of {SOLVED:.0f} on {ENV}", rows, machine(*packages), notes)
+    for name in chosen.tasks or TASKS:
+        task = TASKS[name]
+        mark = refuse_busy(chosen.go_on)
+        runs = run(task, chosen.seeds)
+        work = task.work
+        notes = (
+            f"{mark}{work.environments} x {work.steps} steps per rollout, {work.passes} passes of {work.minibatches} "
+            f"minibatches, discount {work.discount:g}, trace {work.trace:g}, learning rate {work.learning_rate:g}"
+            f"{', it and the clip range falling to 0' if work.anneal == 'both' else ''}; at most "
+            f"{task.rounds * work.size} steps; {EPISODES} held-out episodes every {task.every * work.size} steps, off "
+            f"the clock. Medians of {chosen.seeds} seeds; the ratio is of processor time."
+        )
+        packages = ("torch", "gymnasium", "stable-baselines3")
+        write(f"time_{name}", task.title, rows(runs), machine(*packages), notes, ratios(task, runs))
 
 
 if __name__ == "__main__":
