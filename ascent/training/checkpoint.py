@@ -1,12 +1,12 @@
 """Checkpoints: a folder with one safetensors file and one JSON file, written aside and renamed.
 
 The JSON holds the tree of the state with `{"$tensor": name}` in place of tensors, and a digest of the tensor
-file, so that a torn or altered checkpoint is found out before it is used. Nothing is unpickled.
+file, so that a torn or altered checkpoint is found out before it is used. Nothing is unpickled. Rows of a growing record
+(`rows.py`) stand in files of their own, of which a checkpoint writes only what was added since the one before.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +18,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ascent.training import rows
+from ascent.training.rows import Rows, Saved
+from ascent.training.rows import digest as _digest
+from ascent.training.rows import sync as _sync
 
 TENSORS, TREE = "tensors.safetensors", "state.json"
 _NAME = re.compile(r"(\.old-)?update-(\d{9})")
@@ -31,7 +36,12 @@ class SaveFailed(OSError):
     """A checkpoint could not be written; the earlier ones are untouched."""
 
 
-def _strip(tree: Any, path: str, tensors: dict[str, Tensor], seen: dict[tuple[int, ...], str]) -> Any:
+def _strip(
+    tree: Any, path: str, tensors: dict[str, Tensor], seen: dict[tuple[int, ...], str], grown: dict[str, Rows]
+) -> Any:
+    if isinstance(tree, Rows):
+        grown[path] = tree
+        return {"$rows": path}
     if isinstance(tree, Tensor):
         identity = (tree.data_ptr(), *tree.shape, *tree.stride())
         if tree.numel() and identity in seen and tensors[seen[identity]].dtype == tree.dtype:
@@ -40,33 +50,22 @@ def _strip(tree: Any, path: str, tensors: dict[str, Tensor], seen: dict[tuple[in
         tensors[path] = tree.detach().cpu().contiguous()
         return {"$tensor": path}
     if isinstance(tree, Mapping):
-        return {str(name): _strip(item, f"{path}/{name}", tensors, seen) for name, item in tree.items()}
+        return {str(name): _strip(item, f"{path}/{name}", tensors, seen, grown) for name, item in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_strip(item, f"{path}/{place}", tensors, seen) for place, item in enumerate(tree)]
+        return [_strip(item, f"{path}/{place}", tensors, seen, grown) for place, item in enumerate(tree)]
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
     raise TypeError(f"state at {path} must be tensors, numbers, strings, lists or mappings; got {type(tree).__name__}.")
 
 
-def _fill(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _fill(tree: Any, tensors: Mapping[str, Tensor], grown: Mapping[str, Rows]) -> Any:
     if isinstance(tree, dict):
         if set(tree) == {"$tensor"}:
             return tensors[tree["$tensor"]]
-        return {name: _fill(item, tensors) for name, item in tree.items()}
-    return [_fill(item, tensors) for item in tree] if isinstance(tree, list) else tree
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        if set(tree) == {"$rows"}:
+            return grown[tree["$rows"]]
+        return {name: _fill(item, tensors, grown) for name, item in tree.items()}
+    return [_fill(item, tensors, grown) for item in tree] if isinstance(tree, list) else tree
 
 
 def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> Path:
@@ -83,10 +82,13 @@ def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> 
             shutil.rmtree(torn, ignore_errors=True)
         aside.mkdir(parents=True)
         tensors: dict[str, Tensor] = {}
-        tree = _strip(state, "state", tensors, {})
+        grown: dict[str, Rows] = {}
+        tree = _strip(state, "state", tensors, {}, grown)
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, aside / TENSORS)
-        content = json.dumps({"update": update, "digest": _digest(aside / TENSORS), "tree": tree})
-        (aside / TREE).write_text(content)
+        written = {path: rows.write(record, aside, f"rows{n}") for n, (path, record) in enumerate(grown.items())}
+        lists = {path: rows.described(grown[path].first, grown[path].last, found) for path, found in written.items()}
+        content = {"update": update, "digest": _digest(aside / TENSORS), "tree": tree, "rows": lists}
+        (aside / TREE).write_text(json.dumps(content))
         for path in (aside / TENSORS, aside / TREE, aside):
             _sync(path)
         if final.exists():
@@ -102,6 +104,8 @@ def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> 
             f"checkpoint {final} could not be written ({error}); {free / 2**20:.0f} MiB are free there. "
             "Earlier checkpoints are untouched: free some space or choose another run folder."
         ) from error
+    for place, found in written.items():
+        grown[place].note(Saved(final, found))
     for old in available(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -120,9 +124,12 @@ def load(path: Path) -> dict[str, Any]:
         content = json.loads((path / TREE).read_text())
         if _digest(path / TENSORS) != content["digest"]:
             raise CorruptCheckpoint(f"{path / TENSORS} does not match its digest")
-        state: dict[str, Any] = _fill(content["tree"], load_file(path / TENSORS))
+        grown = {place: rows.restored(path, values) for place, values in content.get("rows", {}).items()}
+        state: dict[str, Any] = _fill(content["tree"], load_file(path / TENSORS), grown)
         return state
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except CorruptCheckpoint:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         raise CorruptCheckpoint(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ascent.core.decisions import Decisions, concatenate
 from ascent.core.random import key, uniform
+from ascent.training.rows import Rows, Saved
 
 
 class Memory(Protocol):
@@ -90,7 +91,17 @@ class Remaining:
 
 
 class Replay:
-    """A ring of single decisions [M, 1]; a draw is uniform, by a hash of (seed, round, place)."""
+    """A ring of single decisions [M, 1]; a draw is uniform, by a hash of (seed, round, place).
+
+    Args:
+        capacity: M, most decisions held; the ring grows up to it as decisions come, and then the oldest leave.
+        batch: decisions of a draw.
+        seed: of the draws.
+
+    A checkpoint saves what was put since the one before (`rows.py`).
+    """
+
+    AHEAD = 32  # rounds whose draws are hashed together, which costs hardly more than one
 
     def __init__(self, capacity: int, batch: int, seed: int) -> None:
         for name, number in (("capacity", capacity), ("batch", batch)):
@@ -99,32 +110,73 @@ class Replay:
         self.capacity, self.batch, self.seed = capacity, batch, seed
         self.ring: dict[str, Tensor] = {}
         self.written = 0
+        self.saved = Saved()
+        self._table: Decisions | None = None
+        self._draws: tuple[int, Tensor] | None = None
 
     def put(self, collection: Decisions) -> None:
         flat = collection.flatten().to_tensors()
-        if not self.ring:
-            self.ring = {name: tensor.new_zeros(self.capacity, *tensor.shape[1:]) for name, tensor in flat.items()}
         count = len(flat["column/mask"])
         # Of a collection longer than the ring only its end stays: a place is written once.
         first = max(count - self.capacity, 0)
-        places = (self.written + torch.arange(first, count)) % self.capacity
-        for name, tensor in flat.items():
-            self.ring[name][places] = tensor[first:]
+        self._write(self.written + first, {name: tensor[first:] for name, tensor in flat.items()})
         self.written += count
+
+    def _write(self, first: int, columns: Mapping[str, Tensor]) -> None:
+        """Put the rows numbered from `first` in their places."""
+        count = len(next(iter(columns.values())))
+        self._grow(min(first + count, self.capacity), columns)
+        start = first % self.capacity
+        before_end = min(count, self.capacity - start)
+        for name, tensor in columns.items():
+            self.ring[name][start : start + before_end] = tensor[:before_end]
+            if before_end < count:
+                self.ring[name][: count - before_end] = tensor[before_end:]
+
+    def _grow(self, wanted: int, columns: Mapping[str, Tensor]) -> None:
+        """Make room for `wanted` rows, twice as many as before at least, so that growing costs little in sum."""
+        size = len(next(iter(self.ring.values()))) if self.ring else 0
+        if wanted <= size:
+            return
+        size_then = min(max(wanted, 2 * size, 1024), self.capacity)
+        for name, tensor in columns.items():
+            grown = tensor.new_zeros(size_then, *tensor.shape[1:])
+            if size:
+                grown[:size] = self.ring[name]
+            self.ring[name] = grown
+        self._table = None
 
     def draw(self, round_: int) -> Decisions:
         filled = min(self.written, self.capacity)
         if not filled:
             raise RuntimeError("the replay memory is empty; put a Collect before this Learn.")
-        draws = uniform(torch.full((self.batch,), key(self.seed, "replay", round_)), torch.arange(self.batch))
-        places = (draws * filled).long()
-        return Decisions.from_tensors({name: tensor[places] for name, tensor in self.ring.items()})
+        if self._table is None:
+            self._table = Decisions.from_tensors(self.ring)
+        return self._table.rows((self._uniform(round_) * filled).long())
+
+    def _uniform(self, round_: int) -> Tensor:
+        """[batch] numbers in [0, 1) of a round; those of the rounds after it are kept for their turn."""
+        if self._draws is None or not 0 <= round_ - self._draws[0] < self.AHEAD:
+            keys = torch.tensor([key(self.seed, "replay", round_ + further) for further in range(self.AHEAD)])
+            self._draws = round_, uniform(keys[:, None], torch.arange(self.batch))
+        return self._draws[1][round_ - self._draws[0]]
+
+    def _read(self, first: int, last: int) -> dict[str, Tensor]:
+        places = torch.arange(first, last) % self.capacity
+        return {name: tensor[places] for name, tensor in self.ring.items()}
+
+    def _note(self, saved: Saved) -> None:
+        self.saved = saved
 
     def state_dict(self) -> dict[str, Any]:
-        return {"written": self.written, "ring": self.ring}
+        first = max(self.written - self.capacity, 0)
+        return {"rows": Rows(first, self.written, self._read, self.saved, self._note)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.written, self.ring = state["written"], dict(state["ring"])
+        rows: Rows = state["rows"]
+        self.ring, self.written, self._table, self.saved = {}, rows.last, None, rows.saved
+        if rows.last > rows.first:
+            self._write(rows.first, rows.read(rows.first, rows.last))
 
 
 class Shared:
