@@ -22,6 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.policies.head import head, statistics, upcast
+from ascent.policies.lean.blocks import states as packed_states
+from ascent.policies.lean.packed import layout
+from ascent.policies.lean.recognise import disagreement, refusal, window
 from ascent.policies.policy import Probe
 
 Message = Mapping[str, Any]
@@ -83,6 +86,7 @@ class CausalPolicy(nn.Module):
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
         self._splits: bool | None = None
+        self._packs: bool | None = None
         self.eval()
 
     @classmethod
@@ -262,7 +266,7 @@ class CausalPolicy(nn.Module):
             prompt, real = prompt[decisions.context_row], real[decisions.context_row]
         if not bool(real[:, -1].all()):
             # Collections that were joined are padded on the right; a response follows its prompt without a gap.
-            order = real.int().argsort(1, stable=True)
+            order = real.int().argsort(dim=1, stable=True)
             prompt, real = prompt.gather(1, order), real.gather(1, order)
         first = int(real.any(0).int().argmax())
         prompt, real = prompt[:, first:], real[:, first:]
@@ -276,7 +280,23 @@ class CausalPolicy(nn.Module):
         return inputs, prompt.shape[1]
 
     def _read(self, decisions: Decisions, after: bool) -> Read:
-        """The states of all decided entries. Rows of similar length are read together, to spare padding."""
+        """The states of all decided entries: packed where the architecture is known, else the plain way."""
+        return (self._read_packed(decisions, after) if self.packs else None) or self._read_plain(decisions, after)
+
+    def _read_packed(self, decisions: Decisions, after: bool) -> Read | None:
+        """Without padding and each prompt once; None where this batch does not fit (an empty prompt, a window)."""
+        packed = layout(decisions, after, self.dtype)
+        limit = window(self.base)
+        if packed is None or (limit is not None and int(packed.position.max()) >= limit):
+            return None
+        found = packed_states(_decoder(self.base), packed)
+        hidden = found.index_select(0, packed.state)
+        behind = found.index_select(0, packed.after) if after else hidden
+        action = decisions.action[packed.row, packed.column]
+        return Read(packed.row, packed.column, hidden, behind, action, None)
+
+    def _read_plain(self, decisions: Decisions, after: bool) -> Read:
+        """By the model's own forward. Rows of similar length are read together, to spare padding."""
         parts = [self._read_rows(decisions, rows, after) for rows in _buckets(decisions)]
         if len(parts) == 1:
             return parts[0]
@@ -335,6 +355,30 @@ class CausalPolicy(nn.Module):
                     stacklevel=3,
                 )
         return self._splits
+
+    @property
+    def packs(self) -> bool:
+        """Whether training reads tokens without padding and each prompt once (`lean/`), checked on first use.
+
+        Where the architecture is not known, or something must see whole layers (hooks, gradient checkpointing), the
+        model's own forward is taken and a warning says why, once.
+        """
+        reason = refusal(self.base)
+        if reason is None and self._packs is None:
+            reason = (
+                disagreement(self.base, lambda decisions: self._read_plain(decisions, False).hidden)
+                if self.splits
+                else "the model changes its logits after the head"
+            )
+        if reason is not None and self._packs is not False:
+            warnings.warn(
+                f"{type(self.base).__name__} is read by its own forward; the packed one does not fit: {reason}.",
+                stacklevel=3,
+            )
+            self._packs = False
+        elif reason is None and self._packs is None:
+            self._packs = True
+        return self._packs is True and reason is None
 
     @torch.no_grad()
     def _compare(self) -> bool:
