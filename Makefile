@@ -1,4 +1,4 @@
-# make install | demo | test | test-all | lint | types | imports | bench | docs | clean
+# make install | demo | test | test-all | lint | types | imports | bench | quote | docs | clean
 # PYTHON=python3.12 chooses the interpreter, VENV=<dir> the environment (made when absent).
 # On Linux the index's torch brings CUDA; TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the small CPU build.
 
@@ -12,9 +12,11 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 REQUIREMENTS := pyproject.toml constraints.txt
-BENCHMARKS ?= import_time memory language control time_to_reward
+# Of import_time memory control off_policy time_to_reward language; all when empty. BENCH_ARGS=--go-on on a busy machine.
+BENCHMARKS ?=
+BENCH_ARGS ?=
 
-.PHONY: help install demo test test-all lint types imports bench docs clean
+.PHONY: help install demo test test-all lint types imports bench quote docs clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -52,7 +54,10 @@ test-all: lint types imports
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-bench
-	for name in $(BENCHMARKS); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py $(BENCHMARKS) $(BENCH_ARGS)
+
+quote: $(VENV)/.installed
+	$(BIN)/python benchmarks/quote.py
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
