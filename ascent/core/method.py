@@ -110,6 +110,21 @@ class Method:
         wanted = {part.keep_together for part in self.parts.values()}
         return "group" if "group" in wanted else "context" if "context" in wanted else "row"
 
+    @functools.cached_property
+    def follows_advantage(self) -> bool:
+        """Whether a row whose recorded advantages are all 0 has no gradient at all."""
+        values = (term.value for term in self.losses.values())
+        return self.normalise is None and all(isinstance(value, Part) and value.follows_advantage for value in values)
+
+    def silent(self, decisions: Decisions) -> Tensor | None:
+        """[N] bool, credited rows whose gradient is exactly 0: they need only a forward pass, for the metrics.
+
+        None where the advantage alone does not decide: divergences, entropy bonuses and critics teach on such rows too.
+        """
+        if not self.follows_advantage or "advantage" not in decisions:
+            return None
+        return ~(decisions.mask & (decisions.advantage != 0)).any(1)
+
     def start(self) -> MethodState:
         """The state before the first collection."""
         return MethodState({path: part.start() for path, part in self.parts.items()})

@@ -49,6 +49,8 @@ class Part:
         recorded: those of them that are read from the decisions, where a name may also be an evaluated one (`value`).
         prepares: the evaluated columns that `prepare` reads; an empty set spares a forward pass.
         keep_together: rows that a micro-batch split must not separate.
+        follows_advantage: where a row's advantages are all 0, its values and their gradient are 0 too, whatever
+            the policy says; such a row needs no backward pass.
     """
 
     @property
@@ -67,6 +69,10 @@ class Part:
     @property
     def keep_together(self) -> Together:
         return "row"
+
+    @property
+    def follows_advantage(self) -> bool:
+        return False
 
     def start(self) -> State:
         """The state before the first collection."""

@@ -87,6 +87,7 @@ def scheduled(*bounds: Bound | None) -> frozenset[str]:
 class LogProb(Part):
     """`-A log pi(a|c)`: REINFORCE (Williams 1992)."""
 
+    follows_advantage = True
     needs = frozenset({"log_prob", "advantage"})
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
@@ -102,6 +103,7 @@ class Ratio(Part):
     """
 
     ratio: Level = "token"
+    follows_advantage = True
     needs = frozenset({"log_prob", "old_log_prob", "advantage"})
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
@@ -155,6 +157,8 @@ class ClippedRatio(Part):
     dual: float | None = None
     ratio: Level = "token"
 
+    follows_advantage = True
+
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"log_prob", "old_log_prob", "advantage"}) | scheduled(self.low, self.high)
@@ -197,6 +201,8 @@ class CISPO(Part):
     low: Bound | None = None
     high: Bound | None = 0.2
     ratio: Level = "token"
+
+    follows_advantage = True
 
     @property
     def needs(self) -> frozenset[str]:
@@ -251,6 +257,10 @@ class ImportanceWeighted(Part):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"behaviour_log_prob", "log_prob" if self.numerator == "new" else "old_log_prob"})
+
+    @property
+    def follows_advantage(self) -> bool:
+        return isinstance(self.of, Part) and self.of.follows_advantage
 
     def weight(self, evaluation: Evaluation, decisions: Decisions) -> tuple[Tensor, Tensor]:
         """The weight [N, T] before and after truncation and masking, detached."""

@@ -59,3 +59,25 @@ def looked(
     whole = processes.gather_rows(columns, index, len(rows))
     fields = {name: whole.pop(name) for name in EVALUATED if name in whole}
     return Evaluation(**fields, probes=whole)
+
+
+def evaluated(model: Policy, rows: Decisions, wanted: frozenset[str], silent: Tensor | None) -> Evaluation:
+    """What the model says of `rows`, without the gradient of those that are `silent` [N] bool, which would be 0.
+
+    One row always goes with it, so that every parameter has a gradient, be it 0: an optimiser with momentum tells
+    a gradient of 0 from none.
+    """
+    if silent is None or not model.splittable or len(rows) < 2 or not bool(silent.any()):
+        return model.evaluate(rows, wanted)
+    loud = ~silent
+    loud[0] |= not bool(loud.any())
+    heard, quiet = loud.nonzero()[:, 0], (~loud).nonzero()[:, 0]
+    now = model.evaluate(rows.rows(heard), wanted)
+    if not len(quiet):
+        return now
+    with torch.no_grad():
+        rest = model.evaluate(rows.rows(quiet), wanted)
+    places = torch.cat([heard, quiet]).argsort()
+    columns = {name: torch.cat([now.column(name), rest.column(name)])[places] for name in now}
+    fields = {name: columns.pop(name) for name in EVALUATED if name in columns}
+    return Evaluation(**fields, probes=columns)

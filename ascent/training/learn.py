@@ -13,7 +13,7 @@ from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
 from ascent.policies.policy import Policy
-from ascent.training.annotate import Scorer, annotated, looked
+from ascent.training.annotate import Scorer, annotated, evaluated, looked
 from ascent.training.batches import deal, share, split
 from ascent.training.memory import Memory
 from ascent.training.program import Hook
@@ -135,7 +135,7 @@ class Learn:
         wanted = method.evaluates | self.monitor
         totals: dict[str, Tensor] = {}
         if whole:
-            now = self.model.evaluate(rows, wanted)
+            now = evaluated(self.model, rows, wanted, method.silent(rows))
             if self.seen is not None:
                 self.seen(now.detach())
             rows = method.prepare(rows, now, self.state)
@@ -147,7 +147,7 @@ class Learn:
             rows = method.prepare(rows, before, self.state)
             for part in split(rows if mine is None else rows.rows(mine), together, self.micro_rows):
                 if len(part):
-                    self.improve(self.model.evaluate(part, wanted), part, totals)
+                    self.improve(evaluated(self.model, part, wanted, method.silent(part)), part, totals)
         processes.sum_gradients(self.stepper.parameters)
         totals = processes.sum(totals)
         stop = method.plan.stop
