@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.core.random import key, mix, uniform
-from ascent.policies.causal import CausalPolicy, accepts
-from ascent.sampling.decode import Cached, Decoder, DecoderFactory, Uncached, draw
+from ascent.policies.causal import CausalPolicy
+from ascent.sampling.choose import decoder_for
+from ascent.sampling.decode import DecoderFactory, draw
 from ascent.worlds.text.task import Prompt, TextTask
 
 # The batch is rebuilt without its finished rows when they are at least this share of it.
@@ -63,11 +64,6 @@ class Responses:
     mask: Tensor
     log_prob: Tensor
     ended: Tensor
-
-
-def decoder_for(policy: CausalPolicy) -> Decoder:
-    """The fastest decoder that the architecture allows."""
-    return Cached(policy) if "past_key_values" in accepts(policy.base) else Uncached(policy)
 
 
 @torch.inference_mode()

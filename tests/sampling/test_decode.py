@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ascent.policies.causal import CausalPolicy
+from ascent.sampling.choose import decoder_for
 from ascent.sampling.decode import Decoder, draw, restricted
-from ascent.sampling.text import decoder_for
 from tests.policies.test_causal import SMALL, tiny
 
 

@@ -12,7 +12,8 @@ import torch
 from ascent.core.decisions import Decisions
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import embedded
-from ascent.sampling.text import TextSampler, decoder_for, generate
+from ascent.sampling.choose import decoder_for
+from ascent.sampling.text import TextSampler, generate
 from ascent.worlds.text.arithmetic import Arithmetic
 from ascent.worlds.text.task import Example
 

@@ -1,0 +1,158 @@
+"""The weights of a decoder of the Llama family, laid out for one token at a time.
+
+Query, key and value projections are one matrix, and so are gate and up: copies, which a reader refreshes before each
+rollout, since the weights learn between two of them. Everything else is the model's own storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+
+FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+# Rotary embeddings whose frequencies do not depend on the length of the text.
+FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
+# Dormant hooks that transformers leaves behind once hidden states were asked for.
+DORMANT = "transformers.utils.output_capturing"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: H width, A query heads, K key-value heads, D of a head, F feed-forward.
+
+    Attributes:
+        entry: [H] norm before attention; qkv: [H, (A + 2 K) D], qkv_bias.
+        query_norm, key_norm: [D], of Qwen3.
+        out: [H, A D], out_bias.
+        middle: [H] norm before the feed-forward; gate_up: [H, 2 F], gate_up_bias; down: [H, F], down_bias.
+    """
+
+    entry: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    middle: Tensor
+    gate_up: Tensor
+    gate_up_bias: Tensor | None
+    down: Tensor
+    down_bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A whole decoder.
+
+    Attributes:
+        embedding: [V, H]; layers; norm: [H]; head: [V, H], head_bias.
+        heads, groups, size: A, K and D. epsilon: of every norm. scaling: of attention scores.
+    """
+
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+    head: Tensor
+    head_bias: Tensor | None
+    heads: int
+    groups: int
+    size: int
+    epsilon: float
+    scaling: float
+
+
+def refusal(model: nn.Module) -> str | None:
+    """Why `read` does not know this model; None where it does."""
+    if type(model) not in FAMILY:
+        return f"{type(model).__name__} is not one of {', '.join(item.__name__ for item in FAMILY)}"
+    config: Any = model.config
+    if config.hidden_act != "silu":
+        return f"its activation is {config.hidden_act}"
+    rotation = (config.rope_parameters or {}).get("rope_type", "default")
+    if rotation not in FIXED_ROTATIONS:
+        return f"its rotary embedding {rotation!r} depends on the length of the text"
+    if _windowed(config):
+        return "its attention has a sliding window"
+    return next(_surprises(model), None)
+
+
+def _windowed(config: Any) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return any(kind != "full_attention" for kind in kinds)
+    window = getattr(config, "sliding_window", None)
+    return window is not None and window < config.max_position_embeddings
+
+
+def _surprises(model: Any) -> Iterator[str]:
+    """Whatever would make a module's answer differ from what its type and weights say."""
+    for name, module in model.named_modules():
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if any(hook.__module__ != DORMANT for hook in hooks) or "forward" in vars(module):
+            yield f"{name or 'the model'} has hooks"
+    for layer in model.model.layers:
+        attention, feed = layer.self_attn, layer.mlp
+        for linear in (*_projections(attention), attention.o_proj, feed.gate_proj, feed.up_proj, feed.down_proj):
+            if type(linear) is not nn.Linear:
+                yield f"a projection is a {type(linear).__name__}, not a plain linear layer"
+    for module, kind in ((model.model.embed_tokens, nn.Embedding), (model.lm_head, nn.Linear)):
+        if type(module) is not kind:
+            yield f"{type(module).__name__} stands where a plain {kind.__name__} is expected"
+    if len({(parameter.device, parameter.dtype) for parameter in model.parameters()}) > 1:
+        yield "its weights are of several devices or precisions"
+
+
+def _projections(attention: Any) -> tuple[Any, Any, Any]:
+    return attention.q_proj, attention.k_proj, attention.v_proj
+
+
+def read(model: Any) -> Weights:
+    """The weights as they are now, of a model that `refusal` does not refuse."""
+    first = model.model.layers[0].self_attn
+    return Weights(
+        model.model.embed_tokens.weight,
+        tuple(_layer(layer) for layer in model.model.layers),
+        model.model.norm.weight,
+        model.lm_head.weight,
+        model.lm_head.bias,
+        heads=model.config.num_attention_heads,
+        groups=model.config.num_key_value_heads,
+        size=first.head_dim,
+        epsilon=model.model.norm.variance_epsilon,
+        scaling=first.scaling,
+    )
+
+
+def _layer(layer: Any) -> Layer:
+    attention, feed = layer.self_attn, layer.mlp
+    qkv, gate_up = _projections(attention), (feed.gate_proj, feed.up_proj)
+    normed = isinstance(getattr(attention, "q_norm", None), nn.Module)
+    return Layer(
+        layer.input_layernorm.weight,
+        _joined(qkv),
+        _biases(qkv),
+        attention.q_norm.weight if normed else None,
+        attention.k_norm.weight if normed else None,
+        attention.o_proj.weight,
+        attention.o_proj.bias,
+        layer.post_attention_layernorm.weight,
+        _joined(gate_up),
+        _biases(gate_up),
+        feed.down_proj.weight,
+        feed.down_proj.bias,
+    )
+
+
+def _joined(linears: tuple[Any, ...]) -> Tensor:
+    """[inputs, outputs]: few rows meet a matrix that lies this way sooner once it has left the cache."""
+    return torch.cat([linear.weight.t() for linear in linears], 1)
+
+
+def _biases(linears: tuple[Any, ...]) -> Tensor | None:
+    return None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])

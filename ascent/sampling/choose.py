@@ -1,0 +1,73 @@
+"""Which decoder a policy gets: the fastest one that is known to say what the model says."""
+
+from __future__ import annotations
+
+import warnings
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from ascent.core.random import key, mix
+from ascent.policies.causal import CausalPolicy, accepts
+from ascent.policies.lean.weights import refusal
+from ascent.sampling.decode import Cached, Decoder, Uncached
+from ascent.sampling.lean import Lean
+
+# Models whose lean decode was compared with their own forward, and whether it agreed.
+_AGREES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+# Largest difference of a logit, relative to 1 + the largest logit.
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+TRIED_TOKENS = 4
+
+
+def decoder_for(policy: CausalPolicy) -> Decoder:
+    """The fastest decoder that the architecture allows.
+
+    A model of the Llama family is decoded by `Lean`, once a few tokens have shown that it says what the model's own
+    forward says; where it does not, a warning names the difference and the model's own forward is used.
+    """
+    if "past_key_values" not in accepts(policy.base):
+        return Uncached(policy)
+    return Lean(policy) if refusal(policy.base) is None and agrees(policy) else Cached(policy)
+
+
+def agrees(policy: CausalPolicy) -> bool:
+    """Whether `Lean` agrees with the model's own forward; tried once for a model, with a warning where not."""
+    model = policy.base
+    if model not in _AGREES:
+        difference, allowed = difference_from_own(policy), TOLERANCE[policy.dtype]
+        # Written so that NaN fails.
+        _AGREES[model] = difference <= allowed
+        if not _AGREES[model]:
+            warnings.warn(
+                f"the lean decode of {type(model).__name__} differs from its own forward by {difference:.1e} "
+                f"(relative; {allowed:.0e} is allowed in {policy.dtype}); falling back to the slower own forward.",
+                stacklevel=3,
+            )
+    return _AGREES[model]
+
+
+@torch.inference_mode()
+def difference_from_own(policy: CausalPolicy) -> float:
+    """The largest difference of a logit between `Lean` and `Cached`, relative to 1 + the largest logit.
+
+    Both read two padded prompts and are fed the same tokens; one row leaves on the way.
+    """
+    vocabulary = len(policy.base.get_input_embeddings().weight)
+    words = mix(torch.tensor(key("compare")), torch.arange(6)[:, None], torch.arange(6)) % vocabulary
+    prompt, real = words[:2].to(policy.device), torch.ones(2, 6, dtype=torch.bool, device=policy.device)
+    real[1, :2] = False
+    rows = torch.tensor([0, 2, 3], device=policy.device)
+    lean, own = Lean(policy), Cached(policy)
+    pairs = [(lean.start(prompt, real, 2, TRIED_TOKENS), own.start(prompt, real, 2, TRIED_TOKENS))]
+    for number in range(TRIED_TOKENS):
+        tokens = words[2:, number].to(policy.device)
+        if number >= TRIED_TOKENS // 2:
+            tokens = tokens[rows]
+        if number == TRIED_TOKENS // 2:
+            lean.keep(rows)
+            own.keep(rows)
+        pairs.append((lean.step(tokens), own.step(tokens)))
+    gaps = [((one - two).abs().max() / (1 + two.abs().max())).item() for one, two in pairs]
+    return float("nan") if any(gap != gap for gap in gaps) else max(gaps)
