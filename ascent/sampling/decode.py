@@ -11,6 +11,12 @@ from transformers import DynamicCache
 
 from ascent.policies.causal import CausalPolicy, accepts
 
+# Tokens that are accumulated at once; a vocabulary of more than two blocks is searched block by block.
+BLOCK = 512
+# A goal is multiplied by it, so that it stays below the total also after rounding and an impossible last token
+# is never drawn.
+BELOW_ONE = 1 - 2.0**-40
+
 
 class Decoder(Protocol):
     """Logits of the next token for a batch of rows that grow by one token a step.
@@ -126,7 +132,7 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p:
 
     Args:
         logits: [B, V].
-        uniform: [B] in [0, 1).
+        uniform: [B] float64 in [0, 1).
         temperature: >= 0; at 0 the likeliest token is taken, with log-probability 0.
         top_k, top_p: see `restricted`; the rest is renormalised.
 
@@ -136,10 +142,39 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p:
     if temperature == 0:
         tokens = logits.argmax(-1)
         return tokens, torch.zeros(len(tokens), device=logits.device)
-    scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    log_probs = restricted(scaled, top_k, top_p).log_softmax(-1)
-    cumulative = log_probs.to(torch.float64, copy=True).exp_().cumsum(-1)
+    scaled = logits if logits.dtype == torch.float64 else logits.float()
+    if temperature != 1:
+        scaled = scaled / temperature
+    scaled = restricted(scaled, top_k, top_p)
+    goal = (uniform * BELOW_ONE)[:, None]
+    if logits.shape[-1] <= 2 * BLOCK:
+        share = scaled.softmax(-1, dtype=torch.float64)
+        cumulative = share.cumsum(-1)
+        tokens = torch.searchsorted(cumulative, goal * cumulative[:, -1:], right=True)
+        chosen = share.gather(-1, tokens)
+    else:
+        tokens, chosen = _two_levels(scaled.softmax(-1), goal)
+    return tokens[:, 0], chosen.log()[:, 0].to(scaled.dtype)
+
+
+def _two_levels(share: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """As in `draw`, from probabilities [B, V]: first the block of tokens [B, 1], then the token in it.
+
+    Only the blocks' sums and one block are accumulated in float64. Returns tokens and their probabilities [B, 1].
+    """
+    size = share.shape[-1]
+    whole = size // BLOCK
+    sums = share[:, : whole * BLOCK].unflatten(-1, (whole, BLOCK)).sum(-1)
+    sums = torch.cat([sums, share[:, whole * BLOCK :].sum(-1, keepdim=True)], -1).double()
+    cumulative = sums.cumsum(-1)
     total = cumulative[:, -1:]
-    goal = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens = torch.searchsorted(cumulative, goal, right=True)
-    return tokens[:, 0], log_probs.gather(-1, tokens)[:, 0]
+    goal = goal * total
+    block = torch.searchsorted(cumulative, goal, right=True)
+    mass = sums.gather(-1, block)
+    # How far into its block the goal lies, in [0, 1); rounding may say 1.
+    inside = ((goal - (cumulative.gather(-1, block) - mass)) / mass).clamp(0, BELOW_ONE)
+    places = block * BLOCK + torch.arange(BLOCK, device=share.device)
+    part = share.gather(-1, places.clamp(max=size - 1)).double().masked_fill_(places >= size, 0)
+    within = part.cumsum(-1)
+    place = torch.searchsorted(within, inside * within[:, -1:], right=True)
+    return block * BLOCK + place, part.gather(-1, place) / total

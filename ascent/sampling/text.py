@@ -22,6 +22,8 @@ from ascent.worlds.text.task import Prompt, TextTask
 
 # The batch is rebuilt without its finished rows when they are at least this share of it.
 FINISHED_SHARE = 0.25
+# On an accelerator finished rows are counted only every so many tokens: counting waits for the device.
+CHECK_EVERY = 16
 
 
 @dataclass(frozen=True)
@@ -89,46 +91,89 @@ def respond(
     """
     prompt, real = policy.pad_prompts(prompts)
     device, rows = prompt.device, len(prompts) * copies
-    draws = uniform(keys[:, None], torch.arange(max_new_tokens)).to(device)
-    action = torch.full((rows, max_new_tokens), policy.pad, device=device)
-    log_prob = torch.zeros(rows, max_new_tokens, device=device)
-    length = torch.full((rows,), max_new_tokens, device=device)
-    ended = torch.zeros(rows, dtype=torch.bool, device=device)
+    draws = uniform(keys, torch.arange(max_new_tokens)[:, None]).to(device)
     ends = torch.tensor(policy.eos, device=device)
+    drawn = Drawn(rows, max_new_tokens, policy.pad, device)
     decoder = decoder_of(policy)
     logits = decoder.start(prompt, real, copies, max_new_tokens)
-    batch = torch.arange(rows, device=device)
     running = torch.ones(rows, dtype=torch.bool, device=device)
+    patience = 1 if device.type == "cpu" or distribution.stop else CHECK_EVERY
     for position in range(max_new_tokens):
-        tokens, chosen = draw(
-            logits, draws[batch, position], distribution.temperature, distribution.top_k, distribution.top_p
+        tokens, log_prob = draw(
+            logits, draws[position], distribution.temperature, distribution.top_k, distribution.top_p
         )
-        tokens = torch.where(running, tokens, policy.pad)
-        action[batch, position] = tokens
-        log_prob[batch, position] = torch.where(running, chosen, 0.0).to(log_prob.dtype)
-        over = running & torch.isin(tokens, ends)
+        over = tokens == ends if len(policy.eos) == 1 else torch.isin(tokens, ends)
+        drawn.add(tokens, log_prob, over)
         if distribution.stop:
-            over |= running & _stopped(policy, action[batch, : position + 1], distribution.stop)
-        ended[batch] |= over
-        length[batch] = torch.where(over, position + 1, length[batch])
+            over |= _stopped(policy, drawn.recent(_characters(distribution.stop)), distribution.stop)
         running = running & ~over
-        left = int(running.sum())
-        if left == 0 or position + 1 == max_new_tokens:
+        if position + 1 == max_new_tokens:
             break
-        if left <= (1 - FINISHED_SHARE) * len(batch):
-            rest = running.nonzero()[:, 0]
-            decoder.keep(rest)
-            batch, tokens, running = batch[rest], tokens[rest], running[rest]
+        if (position + 1) % patience == 0:
+            left = int(running.sum())
+            if left == 0:
+                break
+            if left <= (1 - FINISHED_SHARE) * len(running):
+                rest = running.nonzero()[:, 0]
+                decoder.keep(rest)
+                drawn.keep(rest)
+                draws, tokens, running = draws[:, rest], tokens[rest], running[rest]
         logits = decoder.step(tokens)
-    width = int(length.max())
-    mask = torch.arange(width, device=device) < length[:, None]
-    return Responses(action[:, :width], mask, log_prob[:, :width], ended)
+    return drawn.responses()
+
+
+class Drawn:
+    """What was drawn so far, token by token; rows that go on after their end are cut at it."""
+
+    def __init__(self, rows: int, width: int, pad: int, device: torch.device) -> None:
+        self.pad = pad
+        self.action = torch.full((rows, width), pad, device=device)
+        self.log_prob = torch.zeros(rows, width, device=device)
+        self.over = torch.zeros(rows, width, dtype=torch.bool, device=device)
+        self.rows, self.first = torch.arange(rows, device=device), 0
+        self.columns: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, tokens: Tensor, log_prob: Tensor, over: Tensor) -> None:
+        """One token [B] of each row of the batch, its log-probability, and whether it ends its row (may change)."""
+        self.columns.append((tokens, log_prob, over))
+
+    def recent(self, width: int) -> Tensor:
+        """The last tokens [B, <= width] of the batch."""
+        new = torch.stack([tokens for tokens, _, _ in self.columns[-width:]], 1)
+        return torch.cat([self.action[self.rows, max(self.first - width, 0) : self.first], new], 1)[:, -width:]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch only."""
+        self._write()
+        self.rows = self.rows[rows]
+
+    def _write(self) -> None:
+        if not self.columns:
+            return
+        last = self.first + len(self.columns)
+        for whole, parts in zip((self.action, self.log_prob, self.over), zip(*self.columns, strict=True), strict=True):
+            whole[self.rows, self.first : last] = torch.stack(parts, 1).to(whole.dtype)
+        self.first, self.columns = last, []
+
+    def responses(self) -> Responses:
+        """All rows up to and including their ends."""
+        self._write()
+        ended = self.over.any(1)
+        length = torch.where(ended, self.over.int().argmax(1) + 1, self.first)
+        width = int(length.max())
+        mask = torch.arange(width, device=length.device) < length[:, None]
+        action = torch.where(mask, self.action[:, :width], self.pad)
+        return Responses(action, mask, torch.where(mask, self.log_prob[:, :width], 0.0), ended)
+
+
+def _characters(stop: tuple[str, ...]) -> int:
+    """Tokens that surely hold the longest stop string: a character may take up to four tokens of bytes."""
+    return 4 * max(len(item) for item in stop) + 4
 
 
 def _stopped(policy: CausalPolicy, tokens: Tensor, stop: tuple[str, ...]) -> Tensor:
-    """Whether each row's last tokens hold a stop string. A character may take up to four tokens of bytes."""
-    tail = tokens[:, -4 * max(len(item) for item in stop) - 4 :]
-    texts = policy.tokenizer.batch_decode(tail, skip_special_tokens=True)
+    """Whether each row's last tokens hold a stop string."""
+    texts = policy.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return torch.tensor([any(item in text for item in stop) for text in texts], device=tokens.device)
 
 
