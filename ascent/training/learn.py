@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
 from ascent.policies.policy import Policy
 from ascent.training.annotate import Scorer, annotated, evaluated, looked
-from ascent.training.batches import deal, share, split
+from ascent.training.batches import share, split, updates
 from ascent.training.memory import Memory
 from ascent.training.program import Hook
 from ascent.training.steps import Stepper
@@ -72,7 +73,7 @@ class Learn:
         self.stepper = Stepper(method.step, model.named_parameters())
         self.state: MethodState = method.start()
         self.collection: Decisions | None = None
-        self.dealt: list[Tensor] | None = None
+        self.dealt: list[Decisions] | None = None
         self.position = self.updates = self.rounds = 0
 
     def run(self, loop: Loop, round_: int) -> None:
@@ -99,8 +100,8 @@ class Learn:
         while self.position < end:
             pass_, place = divmod(self.position, plan.minibatches)
             if place == 0 or self.dealt is None:
-                self.dealt = deal(self.collection, plan, self.seed, self.rounds, pass_)
-            rows = self.collection if self.dealt is None else self.collection.rows(self.dealt[place])
+                self.dealt = updates(self.collection, plan, self.seed, self.rounds, pass_)
+            rows = self.dealt[place]
             if not len(rows):
                 self.position += 1
                 continue
@@ -175,12 +176,15 @@ class Learn:
 
     def refuse_non_finite(self, totals: Mapping[str, Tensor]) -> None:
         """Raise Diverged before a broken state can be saved."""
-        checked = torch.stack([totals["loss"].double(), totals["gradient_norm"].double()])
-        if not bool(torch.isfinite(checked).all()):
-            stage = "loss" if not bool(torch.isfinite(checked[0])) else "gradient"
+        # A sum is finite only if both are: one number to read instead of two.
+        if math.isfinite(float(totals["loss"] + totals["gradient_norm"])):
+            return
+        checked = [float(totals["loss"]), float(totals["gradient_norm"])]
+        if not all(math.isfinite(number) for number in checked):
+            stage = "gradient" if math.isfinite(checked[0]) else "loss"
             raise Diverged(
                 f"the {stage} of stage {self.name!r} is not finite at update {self.updates} "
-                f"(loss {float(checked[0])}, gradient norm {float(checked[1])}). Lower learning_rate "
+                f"(loss {checked[0]}, gradient norm {checked[1]}). Lower learning_rate "
                 f"({float(totals['learning_rate']):g}) or max_gradient_norm, or look at the rewards."
             )
 
