@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py                       # 5 seeds, every task
     OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py cartpole --seeds 15
 
-Settings of rl-baselines3-zoo (`TASKS`). At fixed steps every arm plays 20 held-out episodes with deterministic
-actions, off the clock; a run ends at the task's mean return. Arms take turns seed by seed, so that all see the same
-machine. The zoo tuned its Pendulum settings for generalised state-dependent exploration (gSDE), which the library does
-not have: that is an arm of its own beside the two equal ones. Runs that never get there count as infinite.
+Settings of rl-baselines3-zoo (`TASKS`). At fixed steps every arm plays the same held-out episodes of its seed with
+deterministic actions, off the clock; a run ends at the task's mean return. Arms take turns seed by seed, so that all
+see the same machine. The zoo tuned its Pendulum settings for generalised state-dependent exploration (gSDE), which the
+library does not have: that is an arm of its own beside the two equal ones. Runs that never get there count as infinite.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from control_arms import OURS, PEER, assembly, peer_model
 from control_work import Work
+from numpy.typing import NDArray
 from report import Ratio, machine, refuse_busy, write
 
 from ascent.evaluation.returns import evaluate_returns
+from ascent.policies.action_head import Head
+from ascent.policies.actor_critic import Actor
+from ascent.sampling.vector import ActingPolicy
 from ascent.training.loop import Loop
+from ascent.worlds.gym import Environments
 
-EPISODES = 20
 SDE = "stable-baselines3 with gSDE"
 
 
@@ -42,7 +46,8 @@ class Task:
 
     Attributes:
         work: environment, sizes and constants; rounds: at most so many.
-        solved: mean held-out return that ends a run; every: rounds between two evaluations.
+        solved: mean return over the held-out `episodes` that ends a run; every: rounds between two evaluations. A
+            good policy's Pendulum returns spread by 100 around -180, so few episodes would say more of the starts.
         sde: the zoo's own settings explore by gSDE, as a further arm.
     """
 
@@ -50,6 +55,7 @@ class Task:
     work: Work
     rounds: int
     solved: float
+    episodes: int
     every: int
     sde: bool = False
 
@@ -60,6 +66,7 @@ TASKS: Mapping[str, Task] = {
         Work("CartPole-v1", 8, 32, 20, 1, discount=0.98, trace=0.8, learning_rate=1e-3, anneal="both"),
         rounds=390,
         solved=475.0,
+        episodes=20,
         every=10,
     ),
     "pendulum": Task(
@@ -67,6 +74,7 @@ TASKS: Mapping[str, Task] = {
         Work("Pendulum-v1", 4, 1024, 10, 64, discount=0.9, learning_rate=1e-3),
         rounds=24,
         solved=-200.0,
+        episodes=100,
         every=1,
         sde=True,
     ),
@@ -93,6 +101,28 @@ class Clock:
         self.cpu += time.process_time() - self.since[1]
 
 
+def held_out(policy: ActingPolicy, task: Task, seed: int) -> float:
+    """Mean return of a policy of either library; how hard the starts are differs by seed, not by arm."""
+    return evaluate_returns(policy, task.work.env, task.episodes, seed, environments=10).mean
+
+
+@dataclass
+class Theirs:
+    """A policy of Stable-Baselines3 as the evaluation sees it: its most likely actions."""
+
+    policy: Any
+    head: Head
+
+    def numpy_actor(self) -> Actor:
+        @torch.no_grad()
+        def outputs(observation: NDArray[Any]) -> NDArray[Any]:
+            features = self.policy.extract_features(torch.from_numpy(observation), self.policy.pi_features_extractor)
+            found: NDArray[Any] = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features)).numpy()
+            return found
+
+        return Actor(self.head, None, outputs)
+
+
 def ours(task: Task, seed: int, clock: Clock) -> int | None:
     """Environment steps until solved, or None."""
     system = assembly(task.work, seed, task.rounds).system
@@ -105,7 +135,7 @@ def ours(task: Task, seed: int, clock: Clock) -> int | None:
         def stepped(self, loop: Loop, metrics: Any) -> None:
             if loop.step % task.every == 0:
                 clock.stop()
-                if evaluate_returns(policy, task.work.env, EPISODES, environments=8).mean >= task.solved:
+                if held_out(policy, task, seed) >= task.solved:
                     raise Solved
                 clock.start()
 
@@ -122,8 +152,6 @@ def ours(task: Task, seed: int, clock: Clock) -> int | None:
 def peer(task: Task, seed: int, clock: Clock, **more: Any) -> int | None:
     """The same with Stable-Baselines3."""
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.evaluation import evaluate_policy
 
     class Watch(BaseCallback):
         rollouts, solved = 0, False
@@ -134,8 +162,7 @@ def peer(task: Task, seed: int, clock: Clock, **more: Any) -> int | None:
         def look(self) -> None:
             if self.rollouts and self.rollouts % task.every == 0:
                 clock.stop()
-                score, _ = evaluate_policy(self.model, held_out, EPISODES, deterministic=True)
-                self.solved = float(score) >= task.solved
+                self.solved = held_out(Theirs(model.policy, head), task, seed) >= task.solved
                 clock.start()
 
         def _on_rollout_start(self) -> None:
@@ -151,8 +178,7 @@ def peer(task: Task, seed: int, clock: Clock, **more: Any) -> int | None:
                 self.rollouts += 1
                 clock.stop()
 
-    held_out = make_vec_env(task.work.env, 8, seed=seed + 1000)
-    watch = Watch()
+    watch, head = Watch(), Head.of(Environments(task.work.env).actions)
     model = peer_model(task.work, seed, task.rounds, **more)
     clock.start()
     model.learn(task.rounds * task.work.size, callback=watch)
@@ -235,8 +261,8 @@ def main() -> None:
             f"{mark}{work.environments} x {work.steps} steps per rollout, {work.passes} passes of {work.minibatches} "
             f"minibatches, discount {work.discount:g}, trace {work.trace:g}, learning rate {work.learning_rate:g}"
             f"{', it and the clip range falling to 0' if work.anneal == 'both' else ''}; at most "
-            f"{task.rounds * work.size} steps; {EPISODES} held-out episodes every {task.every * work.size} steps, off "
-            f"the clock. Medians of {chosen.seeds} seeds; the ratio is of processor time."
+            f"{task.rounds * work.size} steps; {task.episodes} held-out episodes every {task.every * work.size} steps, "
+            f"off the clock. Medians of {chosen.seeds} seeds; the ratio is of processor time."
         )
         packages = ("torch", "gymnasium", "stable-baselines3")
         write(f"time_{name}", task.title, rows(runs), machine(*packages), notes, ratios(task, runs))

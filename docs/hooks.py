@@ -14,7 +14,8 @@ METHODS = Path(__file__).parent / "methods"
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
-TABLE, MEASURED = "<!-- table of methods -->", "<!-- results of benchmarks -->"
+TABLE = "<!-- table of methods -->"
+MEASURED = re.compile(r"<!-- tables from (\S+) -->")
 
 
 def on_config(config: Any) -> Any:
@@ -28,7 +29,7 @@ def on_config(config: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Formulas as MathML; the table of methods and the results of the benchmarks, where a page asks for them."""
     markdown = markdown.replace(TABLE, table()) if TABLE in markdown else markdown
-    return formulas(markdown.replace(MEASURED, results()) if MEASURED in markdown else markdown)
+    return formulas(MEASURED.sub(lambda found: results(found[1]), markdown))
 
 
 def formulas(markdown: str) -> str:
@@ -43,10 +44,10 @@ def _drawn(found: re.Match[str]) -> str:
     return drawn.replace("\n", " ")
 
 
-def results() -> str:
-    """Every table that a benchmark wrote, as a section."""
-    texts = [path.read_text() for path in sorted(RESULTS.glob("*.md"))]
-    return "\n\n".join(text if text.startswith("## ") else f"#{text}" for text in texts)
+def results(name: str) -> str:
+    """Every table of a result of `make bench`, each as a section below the page's own."""
+    _, _, tables = (RESULTS / f"{name}.md").read_text().partition("<!-- tables -->")
+    return re.sub(r"^## ", "### ", tables, flags=re.MULTILINE)
 
 
 def table() -> str:

@@ -37,6 +37,9 @@ def test_the_recorded_batch_puts_every_case_before_the_gate(work: Work) -> None:
     moved(policy)
     _, gradients, clipped = ours(policy, method, decisions)
     assert 0.0 < clipped < 1.0
+    if work.value_clip is not None:
+        far = (policy.evaluate(decisions, frozenset({"value"})).value - decisions.value).abs() > work.value_clip
+        assert far.any() and not far.all()
     assert all(float(gradient.abs().max()) > 0 for gradient in gradients)
     if work is PENDULUM:
         assert decisions.truncated[:, :-1].any() and not decisions.terminated.any()
