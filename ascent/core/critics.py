@@ -12,7 +12,6 @@ from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.part import Part
 
-
 Pool = Literal["min", "mean", "none"]
 
 

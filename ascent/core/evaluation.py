@@ -19,7 +19,8 @@ class Evaluation(Table):
         log_prob: [N, T] log pi(action | context), nats.
         entropy: [N, T] of the distribution at each decision, nats.
         value: [N, T] or [N, T, K] state values of K critics.
-        outcome: [N, T], or [N, T, K] of K judges: differentiable worth of the policy's own action: Q(s, a), a simulated reward.
+        outcome: [N, T] differentiable worth of the policy's own action: Q(s, a), a simulated reward; [N, T, K] of K
+            judges.
         outputs: [N, T, K] function-space leaf (logits, means) whose gradient grows a tree.
         features: [N, T, H] hidden state before the head.
         probes: further columns computed on each chunk of the head, by name, [N, T] or [N, T, K].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Critics(nn.Module):
         sizes = (observation_size + action_size, *hidden, 1)
         draw = generator(seed, "critics")
         weights, biases = [], []
-        for place, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for place, (inputs, outputs) in enumerate(pairwise(sizes)):
             bound = final if final is not None and place == len(sizes) - 2 else 1.0 / math.sqrt(inputs)
             weights.append(bound * (2.0 * torch.rand(count, inputs, outputs, generator=draw) - 1.0))
             biases.append(bound * (2.0 * torch.rand(count, 1, outputs, generator=draw) - 1.0))

@@ -5,7 +5,7 @@
                           Repeat(updates: Learn(critic), Learn(policy), Learn(temperature), Follow(targets)))
 
 SAC, TD3 and DDPG differ in their methods, in their actor and in what the target networks say of a successor. Every
-stage of an update draws the same batch, with its noise as columns, so what a model says is a function of its parameters.
+stage of an update draws the same batch, with its noise as columns: what a model says is a function of its parameters.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rows of a growing record, which checkpoints write once: each saves what was added since the one before.
 
-A segment is a file of consecutive rows inside the checkpoint's folder. The next checkpoint links the segments that still
-matter into its own folder and writes one more, so every folder is complete, a deleted one takes nothing from another,
-and a row costs the disk once.
+A segment is a file of consecutive rows inside the checkpoint's folder. The next checkpoint links the segments that
+still matter into its own folder and writes one more, so every folder is complete, a deleted one takes nothing from
+another, and a row costs the disk once.
 """
 
 from __future__ import annotations

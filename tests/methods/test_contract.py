@@ -30,6 +30,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "kl_cov", "kl_fraction": 0.3},
         {"variant": "kl_cov", "kl_fraction": 0.3, "control": True, "kl_kind": "k3"},
     ],
+    "sac": [{"temperature_form": "log", "target_entropy": -2.0}],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [
@@ -201,7 +202,14 @@ def test_example_is_valid(built: Method, dtype: torch.dtype) -> None:
     loss.backward()
     assert loss.dtype == dtype and loss.dim() == 0 and bool(torch.isfinite(loss))
     assert all(bool(torch.isfinite(metric)) and not metric.requires_grad for metric in metrics.values())
-    assert evaluation.log_prob.grad is not None and evaluation.log_prob.grad.dtype == dtype
+    # Methods of a policy's recorded actions move their log-probs; others the worth of its own action, or a value.
+    moved = (
+        "log_prob"
+        if "log_prob" in built.needs
+        else min({need.removeprefix("probe:") for need in built.needs} & set(evaluation))
+    )
+    grad = evaluation.column(moved).grad
+    assert grad is not None and grad.dtype == dtype
 
 
 @pytest.mark.parametrize(

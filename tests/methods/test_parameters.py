@@ -25,6 +25,9 @@ BASELINES = [
     "ipo",
     "dpo",
     "naive_pg",
+    "sac",
+    "td3",
+    "ddpg",
 ]
 PARAMETERS = [
     (slug, item) for slug in (*BASELINES, "entropy_mechanism", "copg", "props") for item in card(slug).parameters
