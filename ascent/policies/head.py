@@ -1,34 +1,30 @@
 """The head of a language model at chosen positions: log-probability, entropy and probes.
 
 Three ways give the same numbers. `plain` holds [M, V] logits and is fastest while they fit in cache; `fused`
-walks over chunks and recomputes logits in its backward pass, so that memory does not grow with M x V;
+walks over blocks and recomputes logits in its backward pass, so that memory does not grow with M x V;
 `checkpointed` does so for probes, whose gradient only autograd knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ascent.policies.lean.fused import FusedHead, upcast
 from ascent.policies.policy import Probe
 
-# Numbers in the logits of one chunk, by where they live. Measured on a CPU core: below 2^22 the plain path is as
-# fast as the fused one or faster, above it slower. A GPU wants matrix products of a thousand rows.
-CHUNK = {"cpu": 2**22, "cuda": 2**27}
+# Numbers in the logits of one chunk, by where they live: on a CPU core they stay in its own cache (1 MB), a GPU wants
+# matrix products of a thousand rows.
+CHUNK = {"cpu": 2**18, "cuda": 2**27}
 # Fewer rows than this and a large vocabulary's weights are read more often than they are used.
-FEWEST_ROWS = 256
+FEWEST_ROWS = 512
+# Logits up to here are held: computing them again for the gradient costs more than their memory (measured on a core).
+HELD = {"cpu": 2**20, "cuda": 2**27}
 
 Linear = Callable[[Tensor], Tensor]
-
-
-def upcast(logits: Tensor) -> Tensor:
-    """At least float32: a log-softmax in half precision loses the small probabilities."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def statistics(
@@ -48,86 +44,6 @@ def statistics(
     for name, probe in probes.items():
         columns[f"probe:{name}"] = probe(logits, hidden, action)
     return columns
-
-
-class FusedHead(torch.autograd.Function):
-    """log pi(action) and entropy of softmax((hidden weight^T + bias) / temperature), chunk by chunk."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        action: Tensor,
-        temperature: float,
-        with_entropy: bool,
-        rows: int,
-    ) -> tuple[Tensor, Tensor]:
-        number = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        log_prob = torch.empty(len(hidden), dtype=number, device=hidden.device)
-        entropy = torch.zeros_like(log_prob)
-        normaliser = torch.empty_like(log_prob)
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            logits = _logits(hidden[part], weight, bias, temperature)
-            normaliser[part] = torch.logsumexp(logits, -1)
-            log_prob[part] = logits.gather(-1, action[part, None])[:, 0] - normaliser[part]
-            if with_entropy:
-                chosen = torch.exp(logits - normaliser[part, None])
-                entropy[part] = normaliser[part] - chosen.mul_(logits).sum(-1)
-        ctx.save_for_backward(hidden, weight, bias, action, normaliser, entropy)
-        ctx.temperature, ctx.with_entropy, ctx.rows = temperature, with_entropy, rows
-        return log_prob, entropy
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_log_prob: Tensor, of_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, action, normaliser, entropy = ctx.saved_tensors
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        to_hidden = torch.empty_like(hidden) if wants_hidden else None
-        to_weight = torch.zeros_like(weight, dtype=normaliser.dtype) if wants_weight else None
-        to_bias = torch.zeros_like(bias, dtype=normaliser.dtype) if wants_bias else None
-        for start in range(0, len(hidden), ctx.rows):
-            part = slice(start, start + ctx.rows)
-            # d log p_a / d z = onehot(a) - p;   d H / d z = -p (log p + H)
-            log_probs = _logits(hidden[part], weight, bias, ctx.temperature).sub_(normaliser[part, None])
-            slope = log_probs.exp()
-            if ctx.with_entropy:
-                slope.mul_(
-                    log_probs.add_(entropy[part, None]).mul_(of_entropy[part, None]).add_(of_log_prob[part, None])
-                )
-            else:
-                slope.mul_(of_log_prob[part, None])
-            slope.neg_().scatter_add_(-1, action[part, None], of_log_prob[part, None])
-            slope.div_(ctx.temperature)
-            if to_bias is not None:
-                to_bias += slope.sum(0)
-            narrow = slope.to(hidden.dtype)
-            if to_hidden is not None:
-                to_hidden[part] = narrow @ weight.to(hidden.dtype)
-            if to_weight is not None:
-                if narrow.dtype == to_weight.dtype:
-                    to_weight.addmm_(narrow.T, hidden[part])
-                else:
-                    to_weight += narrow.T @ hidden[part]
-        return (
-            to_hidden,
-            None if to_weight is None else to_weight.to(weight.dtype),
-            None if to_bias is None else to_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """[m, V] of a chunk, in the precision of `hidden` also where autocast is on, then at least float32."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        bias = None if bias is None else bias.to(hidden.dtype)
-        logits = upcast(functional.linear(hidden, weight.to(hidden.dtype), bias))
-    return logits if temperature == 1.0 else logits / temperature
 
 
 def plain(
@@ -196,18 +112,27 @@ def head(
     """
     simple = linear if type(linear) is torch.nn.Linear else None
     vocabulary = _width(linear, hidden) if simple is None else simple.out_features
-    if chunk is None:
-        chunk = max(CHUNK.get(hidden.device.type, CHUNK["cpu"]), FEWEST_ROWS * vocabulary)
-    if len(hidden) * vocabulary <= chunk:
+    device = hidden.device.type
+    held = HELD.get(device, HELD["cpu"]) if chunk is None else chunk
+    if len(hidden) * vocabulary <= held:
         return plain(hidden, linear, action, temperature, needs, probes)
-    rows = max(chunk // vocabulary, 1)
     if probes or simple is None:
+        rows = max(held // vocabulary, 1 if chunk else FEWEST_ROWS // 2)
         return checkpointed(hidden, linear, action, temperature, needs, probes, rows)
+    rows, columns = max(held // vocabulary, 1), vocabulary
+    if chunk is None:
+        rows, columns = _block(vocabulary, CHUNK.get(device, CHUNK["cpu"]))
     with_entropy = "entropy" in needs
     log_prob, entropy = FusedHead.apply(  # type: ignore[no-untyped-call]
-        hidden, simple.weight, simple.bias, action, temperature, with_entropy, rows
+        hidden, simple.weight, simple.bias, action, temperature, with_entropy, rows, columns
     )
     return {"log_prob": log_prob, "entropy": entropy} if with_entropy else {"log_prob": log_prob}
+
+
+def _block(vocabulary: int, chunk: int) -> tuple[int, int]:
+    """Rows and columns of a block: whole rows where enough of them fit."""
+    rows = max(chunk // vocabulary, FEWEST_ROWS)
+    return rows, min(vocabulary, max(chunk // rows, 1))
 
 
 def _width(linear: torch.nn.Module, hidden: Tensor) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ascent.policies import head as module
 from ascent.policies.head import FusedHead, checkpointed, head, plain
+from ascent.policies.lean import fused as fused_module
 
 ENTROPY = frozenset({"entropy"})
 
@@ -56,6 +57,79 @@ def test_fused_gradients_equal_finite_differences() -> None:
         return FusedHead.apply(h, w, b, action, 1.3, True, 2)
 
     assert torch.autograd.gradcheck(both, (hidden, linear.weight, linear.bias))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (5, 4), (13, 10), (20, 11), (4, 40)])
+def test_blocks_of_columns_are_joined_exactly(bias: bool, rows: int, columns: int) -> None:
+    hidden, linear, action = inputs(bias=bias)
+    with torch.no_grad():
+        linear.weight[3] *= 40.0  # one block of columns far above the others
+    leaves = [hidden, *linear.parameters()]
+    expected = plain(hidden, linear, action, 0.7, ENTROPY, {})
+    found = FusedHead.apply(hidden, linear.weight, linear.bias, action, 0.7, True, rows, columns)
+    fused = dict(zip(("log_prob", "entropy"), found, strict=True))
+    for name in expected:
+        torch.testing.assert_close(fused[name], expected[name], atol=1e-11, rtol=0)
+    for got, wanted in zip(gradients(fused, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-11, rtol=0)
+
+
+def test_gradients_of_blocks_equal_finite_differences() -> None:
+    hidden, linear, action = inputs(5)
+
+    def both(h: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return FusedHead.apply(h, w, b, action, 1.3, True, 2, 4)
+
+    assert torch.autograd.gradcheck(both, (hidden, linear.weight, linear.bias))
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("alive", [[], [2], [0, 5, 12]])
+def test_rows_that_nothing_flows_into_are_skipped_exactly(entropy: bool, alive: list[int]) -> None:
+    hidden, linear, action = inputs()
+    leaves = [hidden, *linear.parameters()]
+    slope = torch.zeros(13, dtype=torch.float64).index_fill(0, torch.tensor(alive, dtype=torch.int64), 0.3)
+
+    def total(columns: dict[str, Tensor]) -> list[Tensor]:
+        value = (columns["log_prob"] * slope).sum()
+        if entropy:
+            value = value + (columns["entropy"] * 2 * slope.roll(1)).sum()
+        return list(torch.autograd.grad(value, leaves))
+
+    computed: list[int] = []
+    block = fused_module.Logits.block
+
+    def counted(self: fused_module.Logits, row: slice, column: slice, table: Tensor) -> Tensor:
+        computed.append(row.stop - row.start)
+        return block(self, row, column, table)
+
+    expected = total(plain(hidden, linear, action, 1.0, ENTROPY, {}))
+    found = head(hidden, linear, action, ENTROPY, {}, chunk=22)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused_module.Logits, "block", counted)
+        got = total(found)
+    for one, wanted in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, wanted, atol=1e-12, rtol=0)
+    needed = set(alive) | ({(row + 1) % 13 for row in alive} if entropy else set())
+    assert sum(computed) == len(needed)
+
+
+def test_single_precision_stays_close_at_a_large_vocabulary() -> None:
+    """Base 2, blocks and all: against float64, as close as the plain way."""
+    draw = torch.Generator().manual_seed(0)
+    hidden = 2 * torch.randn(64, 32, generator=draw)
+    linear = nn.Linear(32, 5000, bias=False)
+    torch.nn.init.normal_(linear.weight, generator=draw)
+    action = torch.randint(0, 5000, (64,), generator=draw)
+    wide = nn.Linear(32, 5000, bias=False, dtype=torch.float64)
+    wide.load_state_dict({"weight": linear.weight.double()})
+    exact = plain(hidden.double(), wide, action, 1.0, ENTROPY, {})
+    near = plain(hidden, linear, action, 1.0, ENTROPY, {})
+    log_prob, entropy = FusedHead.apply(hidden, linear.weight, None, action, 1.0, True, 16, 600)
+    for name, found in (("log_prob", log_prob), ("entropy", entropy)):
+        error = (near[name].double() - exact[name]).abs().max()
+        assert (found.double() - exact[name]).abs().max() <= 2 * error + 1e-6
 
 
 def test_probes_flow_through_chunks() -> None:
@@ -127,6 +201,7 @@ def test_no_tensor_of_the_chunked_path_grows_with_positions_times_vocabulary(pos
 
 def test_the_default_chunk_bounds_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", {"cpu": 4000})
+    monkeypatch.setattr(module, "HELD", {"cpu": 4000})
     monkeypatch.setattr(module, "FEWEST_ROWS", 8)
     hidden = torch.randn(100, 4, requires_grad=True)
     with Widest() as widest:
