@@ -156,6 +156,9 @@ class Normalised(Part):
             # Measured from one of the credits, so that constant ones give a deviation of exactly 0.
             shifted = kept - kept.flatten()[0]
             deviation, mean = torch.std_mean(shifted, correction=self.ddof)
-            divisor = torch.where(deviation > 0, deviation + self.eps, 1.0)
-            kept = (shifted - mean if self.centre else kept) / divisor
+            if self.centre and self.eps > 0:  # of constant credits 0 is left, whatever divides it
+                kept = (shifted - mean) / (deviation + self.eps)
+            else:
+                divisor = torch.where(deviation > 0, deviation + self.eps, 1.0)
+                kept = (shifted - mean if self.centre else kept) / divisor
         return kept if whole else torch.zeros_like(credit).masked_scatter(mask, kept)

@@ -34,9 +34,11 @@ class Categorical:
 
     Attributes:
         logits: [..., K], any real numbers; -inf forbids an action.
+        guarded: whether logits may be -inf; without the guard `entropy` is cheaper, and NaN where they are.
     """
 
     logits: Tensor
+    guarded: bool = True
 
     @cached_property
     def log_probs(self) -> Tensor:
@@ -58,7 +60,8 @@ class Categorical:
 
     def _mean(self, numbers: Tensor) -> Tensor:
         # 0 * -inf would be NaN; the lowest finite number times 0 is 0.
-        return (self.log_probs.exp() * numbers.clamp(min=torch.finfo(numbers.dtype).min)).sum(-1)
+        finite = numbers.clamp(min=torch.finfo(numbers.dtype).min) if self.guarded else numbers
+        return (self.log_probs.exp() * finite).sum(-1)
 
     def mode(self) -> Tensor:
         """[...] int64, the most probable action."""

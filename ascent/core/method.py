@@ -23,6 +23,7 @@ from ascent.core.evaluation import EVALUATED, Evaluation
 from ascent.core.example import example
 from ascent.core.part import MethodState, Part, Together, walk
 from ascent.core.plan import Adam, Plan, Step, at
+from ascent.core.returns import LambdaReturn
 from ascent.core.term import Term
 
 Credit = Callable[[Decisions], Tensor]
@@ -165,8 +166,11 @@ class Method:
             decisions = self.annotate(decisions, state)
             if self.advantage is not None:
                 decisions = decisions.replace(advantage=self.advantage(decisions))
-            if self.value_target is not None:
-                decisions = decisions.replace(value_target=self.value_target(decisions))
+            target = self.value_target
+            if isinstance(target, LambdaReturn) and target.estimate == self.advantage:  # estimated once for both
+                decisions = decisions.replace(value_target=target.above(decisions.advantage, decisions))
+            elif target is not None:
+                decisions = decisions.replace(value_target=target(decisions))
             if self.reject is not None:
                 decisions = decisions.replace(mask=decisions.mask & ~self.reject(decisions))
         return decisions
@@ -252,7 +256,8 @@ class Method:
             for part in self.parts.values():
                 columns |= part.metrics(evaluation, decisions)
             if columns:
-                stacked = torch.stack([column.expand(share.shape) for column in columns.values()])
+                shape = share.shape
+                stacked = torch.stack([x if x.shape == shape else x.expand(shape) for x in columns.values()])
                 metrics |= zip(columns, (share * stacked).flatten(1).sum(1).unbind(), strict=True)
         return loss, metrics
 

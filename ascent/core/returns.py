@@ -210,8 +210,16 @@ class LambdaReturn(Part):
     def needs(self) -> frozenset[str]:
         return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
 
+    @property
+    def estimate(self) -> GAE:
+        """The advantage estimate that the return lies above the value."""
+        return GAE(self.discount, self.trace, self.reward)
+
     def __call__(self, decisions: Decisions) -> Tensor:
-        advantage = GAE(self.discount, self.trace, self.reward)(decisions)
+        return self.above(self.estimate(decisions), decisions)
+
+    def above(self, advantage: Tensor, decisions: Decisions) -> Tensor:
+        """The return from `advantage` [N, T], which `estimate` gave."""
         return torch.where(decisions.mask, advantage + decisions.value, 0.0)
 
 

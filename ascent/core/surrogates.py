@@ -172,7 +172,12 @@ class ClippedRatio(Part):
         low, high = limits(self.low, self.high, decisions)
         quotient = likelihood_ratio(evaluation.log_prob, decisions.old_log_prob, decisions.mask, self.ratio)
         cost = -decisions.advantage
-        value = torch.maximum(cost * quotient, cost * between(quotient, low, high))
+        value = cost * quotient
+        with torch.no_grad():
+            clipped = torch.maximum(value, cost * between(quotient, low, high))
+        # The gradient of the larger of both is that of the first where it is the larger, and 0 elsewhere: told apart
+        # once, without PyTorch's sharing of a gradient between equal numbers.
+        value = torch.where(clipped > value, clipped, value)
         return value if self.dual is None else torch.where(cost > 0, torch.minimum(value, cost * self.dual), value)
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:

@@ -86,7 +86,8 @@ class Head:
     def distribution(self, outputs: Tensor, log_std: Tensor | None) -> Density:
         """The distribution for network outputs [..., outputs]; batch shape [...]."""
         if log_std is None:
-            return self._discrete(outputs)
+            # A network's own outputs are finite: nothing forbids an action.
+            return self._discrete(outputs, guarded=False)
         mean = torch.tanh(outputs) if self.tanh_mean else outputs
         return SquashedGaussian(mean, log_std) if self.kind == "squashed_gaussian" else DiagonalGaussian(mean, log_std)
 
@@ -97,8 +98,9 @@ class Head:
         mean, log_std = parameters.chunk(2, dim=-1)
         return SquashedGaussian(mean, log_std) if self.kind == "squashed_gaussian" else DiagonalGaussian(mean, log_std)
 
-    def _discrete(self, logits: Tensor) -> Density:
-        return Categorical(logits) if self.kind == "categorical" else MultiCategorical(logits, self.sizes)
+    def _discrete(self, logits: Tensor, guarded: bool = True) -> Density:
+        single = self.kind == "categorical"
+        return Categorical(logits, guarded) if single else MultiCategorical(logits, self.sizes)
 
     def noise(self, keys: Tensor, index: Tensor) -> NDArray[np.float32]:
         """Noise [..., outputs] for the draws named by `keys` and `index` (int64, broadcast to [...]).

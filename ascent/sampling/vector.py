@@ -147,9 +147,9 @@ class VectorSampler:
         raw = self._raw
         observation = self._seen(raw)
         begun = [0] * count
+        episodes[:] = self._episode
         for t in range(steps):
             observations[t] = observation
-            episodes[t] = self._episode
             outputs[t] = output = actor.outputs(observation)
             action = head.sample(output, actor.log_std, noise[t])
             actions.append(action)
@@ -179,6 +179,7 @@ class VectorSampler:
             if restarting:
                 observation = np.where(ended[:, None], self._seen(raw), observation)
                 actor.restart(ended)
+                episodes[t + 1 :] = self._episode
         self._raw = raw
         self._memory = actor.memory
         for place in range(count):

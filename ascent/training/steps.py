@@ -29,6 +29,7 @@ class Stepper:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.optimiser = _build(specification, named)
+        self._told, self._rate = 0.0, torch.tensor(0.0)
 
     def step(self, clock: Clock) -> dict[str, Tensor]:
         """Clip the gradient, move, clear. Returns `gradient_norm` (before clipping) and `learning_rate`."""
@@ -43,7 +44,9 @@ class Stepper:
             rate *= min(1.0, (clock.step + 1) / specification.warmup)
         self.optimiser.step(rate)
         self.clear()
-        return {"gradient_norm": norm, "learning_rate": torch.tensor(rate)}
+        if rate != self._told:
+            self._told, self._rate = rate, torch.tensor(rate)
+        return {"gradient_norm": norm, "learning_rate": self._rate}
 
     def clear(self) -> None:
         """Forget the gradient."""
