@@ -33,6 +33,7 @@ from control_work import WORKS, Work
 from report import Ratio, machine, refuse_busy, write
 
 WARM_UP = 2
+PACKAGES = ("torch", "gymnasium", "numpy", "stable-baselines3")
 Measured = dict[str, list[tuple[float, float]]]
 """By arm, steps per second of wall and of processor time in each repeat."""
 
@@ -105,6 +106,11 @@ def notes(work: Work, checked: Mapping[str, Found], steps: int, repeats: int, ma
     )
 
 
+def show_phases(name: str, work: Work) -> None:
+    """The table of the library's phases."""
+    write(f"phases_{name}", f"Where a step of {work.title} goes", phases(work), machine(*PACKAGES))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", nargs="*", metavar="work", help=f"of {', '.join(WORKS)}; all when none is named")
@@ -122,17 +128,17 @@ def main() -> None:
     if not has_peer:
         print("stable-baselines3 is not installed and left out; make install-bench brings it.", file=sys.stderr)
     arms = [name for name in chosen.arms if has_peer or PEER not in name]
-    ran_on = ("torch", "gymnasium", "numpy", "stable-baselines3")
     for name in chosen.works or WORKS:
         work = WORKS[name]
         if chosen.phases:
-            write(f"phases_{name}", f"Where a step of {work.title} goes", phases(work), machine(*ran_on))
+            show_phases(name, work)
             continue
         mark = refuse_busy(chosen.go_on)
         checked = gate(work, has_peer)
         measured = measure(work, arms, chosen.steps, chosen.repeats)
         text = notes(work, checked, chosen.steps, chosen.repeats, mark)
-        write(f"control_{name}", work.title, rows(measured), machine(*ran_on), text, ratios(work, measured))
+        write(f"control_{name}", work.title, rows(measured), machine(*PACKAGES), text, ratios(work, measured))
+        show_phases(name, work)
 
 
 if __name__ == "__main__":

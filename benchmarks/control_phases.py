@@ -35,6 +35,9 @@ SEAMS: dict[str, list[tuple[type, str]]] = {
 }
 
 
+UNIT = "microseconds of processor time per environment step"
+
+
 class Clocks:
     """Each phase's own seconds of processor time: what it calls is taken off."""
 
@@ -74,8 +77,8 @@ def clocked() -> Iterator[Clocks]:
                 setattr(owner, name, function)
 
 
-def phases(work: Work, repeats: int = 5, steps: int = 8192) -> list[dict[str, Any]]:
-    """One row per phase: microseconds of processor time per environment step (median over repeats), share."""
+def phases(work: Work, repeats: int = 3, steps: int = 6144) -> list[dict[str, Any]]:
+    """One row per phase: what it takes of an environment step (median over the repeats), and its share."""
     rounds = max(1, steps // work.size)
     arm = ours(work, 0, 2 + repeats * rounds)
     arm(2)
@@ -90,6 +93,8 @@ def phases(work: Work, repeats: int = 5, steps: int = 8192) -> list[dict[str, An
         found["the rest of the loop"].append(whole - sum(clocks.own.values()))
     scale = 1e6 / (rounds * work.size)
     middle = {phase: statistics.median(seconds) * scale for phase, seconds in found.items()}
-    total = sum(middle.values())
-    rows = [{"phase": k, "microseconds per step": round(v, 2), "share": f"{v / total:.0%}"} for k, v in middle.items()]
-    return [*rows, {"phase": "together", "microseconds per step": round(total, 2), "share": "100%"}]
+    middle["together"] = total = sum(middle.values())
+    return [
+        {"phase": phase, "spent": round(spent, 2), "unit": UNIT, "share": f"{spent / total:.0%}"}
+        for phase, spent in middle.items()
+    ]

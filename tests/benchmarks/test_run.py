@@ -164,8 +164,31 @@ def test_a_pages_blocks_are_written_from_the_result() -> None:
     assert "stale" not in found and quote.named(found) == {RESULT["name"]}
     assert "2 cores of P, torch threads: 1, 2 January 2026 (torch 2.13):" in found
     assert "| a | 10 s | p: 20 s | 2.00 |\n<!-- end -->" in found
-    assert "| a | 10 s | p: 20 s | 2.00 | 2.20 | no |\n| b | 3 MB | p: 9 MB | 3.00 |  |  |" in found
+    assert "| a | 10 s | p: 20 s |  | 2.00 | 2.20 | no |\n| b | 3 MB | p: 9 MB |  | 3.00 |  |  |" in found
     assert quote.quoted(found, RESULT) == found
+
+
+def test_the_profile_stands_beside_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def table(spent: float) -> dict[str, Any]:
+        rows = [{"phase": "loss", "spent": spent, "unit": "us"}, {"phase": "new", "spent": 1.0, "unit": "us"}]
+        return {"name": "phases_x", "title": "X", "rows": rows, "ratios": [vars(Ratio("a", "p", "", "", spent / 10))]}
+
+    spoken = {
+        "workload": "1M",
+        "arm": "ascent",
+        "sample, ms": "20 (19 to 21)",
+        "step, ms": "5 (4 to 6)",
+        "rest, ms": "1",
+    }
+    old = table(8.0)
+    old["rows"].pop()
+    monkeypatch.setattr(quote, "before", lambda: {"commit": "abc", "tables": [old]})
+    now = {**RESULT, "tables": [{**table(2.0), "machine": {}}, {"title": "L", "rows": [spoken], "ratios": []}]}
+    found = quote.profile(now)
+    assert "commit `abc`" in found and "**X, us**" in found
+    assert "| loss | 8 | 2 | 4.00 |\n| new |  | 1 |  |" in found
+    assert "**1M: a step of language, milliseconds**" in found and "| sample |  | 20 |  |" in found
+    assert "| a |  | p:  | 0.80 | 0.20 |  |  |" in quote.compared(now)
 
 
 def test_the_readme_and_the_documentation_quote_what_was_measured() -> None:
