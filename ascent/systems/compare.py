@@ -21,6 +21,7 @@ from ascent.evaluation.table import Row, compare_table, screen, write_csv, write
 from ascent.systems import config as configuration
 from ascent.systems.assembly import refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig
+from ascent.systems.device import settled
 from ascent.systems.run import Result, resume, stored, train
 
 
@@ -127,7 +128,7 @@ def run_or_resume(values: dict[str, object]) -> Result:
     """A run's result: read where it is finished, resumed where it was stopped, else trained."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     plain = dict(values)
-    config = configuration.make(str(plain.pop("family")), plain)
+    config = settled(configuration.make(str(plain.pop("family")), plain))
     folder = config.folder
     if (folder / "config.json").exists():
         before = configuration.read(folder / "config.json")

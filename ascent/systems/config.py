@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,8 @@ class LanguageConfig(RunConfig):
     """Completions per held-out prompt, >= 1, at the run's temperature."""
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     """Of a loaded model's weights."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:<number>; several processes take one GPU each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -178,6 +181,8 @@ class LanguageConfig(RunConfig):
                 f"group_size must divide batch; got group_size={self.group_size}, batch={self.batch}. "
                 f"Take batch={below} or another group_size."
             )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise BadConfig(f"device must be auto, cpu, cuda or cuda:<number>; got {self.device!r}.")
         if self.data is not None and not self.reward:
             raise BadConfig("data needs at least one reward; give --reward my_rewards.py:function.")
         if self.reward_weights and len(self.reward_weights) != len(self.reward):

@@ -153,14 +153,16 @@ def load_policy(config: LanguageConfig, task: TextTask, method: Method, processe
     critic = bool({"value", "next_value"} & method.needs)
     if config.model == "embedded":
         console = Console(quiet=config.quiet or not processes.main)
-        return warmed_up(task, config.warm_up_steps, 0, config.temperature, critic, console, processes)
+        policy = warmed_up(task, config.warm_up_steps, 0, config.temperature, critic, console, processes)
+        return policy.to(processes.device)
     lora = {"r": config.lora_rank, "lora_alpha": 2 * config.lora_rank} if config.lora_rank else None
     try:
-        return CausalPolicy.load(
+        policy = CausalPolicy.load(
             config.model, dtype=config.dtype, lora=lora, temperature=config.temperature, value_head=critic
         )
     except OSError as error:
         raise BadConfig(f"model {config.model!r} cannot be loaded: {error}") from error
+    return policy.to(processes.device)
 
 
 class HeldOut:

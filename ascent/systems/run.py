@@ -15,6 +15,7 @@ from rich.console import Console
 from ascent.core.method import Method
 from ascent.evaluation.picture import draw
 from ascent.systems import config as configuration
+from ascent.systems import device
 from ascent.systems.assembly import Assembly
 from ascent.systems.config import BadConfig, Config, ControlConfig
 from ascent.systems.manifest import composition, manifest, write
@@ -63,8 +64,9 @@ def train(config: Config, method: Method | None = None) -> Result:
         FolderExists: the run folder exists.
         Diverged: loss or gradient stopped being finite; the last good checkpoint stays.
     """
+    config = device.settled(config)
     folder = config.folder
-    processes = Processes.launched()
+    processes = Processes.launched(device.place(config))
     if folder.exists() and any(folder.iterdir()):
         raise FolderExists(
             f"run folder {folder} exists; continue it with `ascent resume {folder}`, choose another with --output, "
@@ -100,10 +102,13 @@ def resume(folder: Path, quiet: bool = False, method: Method | None = None) -> R
             f"{folder} was trained by another composition of {method.slug!r} than the registered one (see its "
             "manifest.json); resume it from Python with the same one: ascent.resume(folder, method)."
         )
+    config = device.settled(config)
+    processes = Processes.launched(device.place(config))
     console = _console(quiet or config.quiet)
-    path, state = checkpoint.newest(folder / "checkpoints", lambda text: console.print(text, highlight=False))
+    path, state = checkpoint.newest(
+        folder / "checkpoints", lambda text: console.print(text, highlight=False), processes.device
+    )
     console.print(f"resuming from {path}", highlight=False)
-    processes = Processes.launched()
     return _run(config, assemble(config, method, processes), processes, state)
 
 

@@ -38,7 +38,7 @@ def deal(collection: Decisions, plan: Plan, seed: int, round_: int, pass_: int) 
         if group.dim() != 1:
             raise ValueError("unit='group' deals whole rows, so `group` must be one number per row [N].")
         names, place = torch.unique(group, return_inverse=True)
-        order = torch.randperm(len(names), generator=draw)
+        order = torch.randperm(len(names), generator=draw).to(place.device)
         return [torch.nonzero(torch.isin(place, part)).squeeze(1) for part in order.tensor_split(plan.minibatches)]
     return list(torch.randperm(len(collection), generator=draw).tensor_split(plan.minibatches))
 

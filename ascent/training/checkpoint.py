@@ -1,8 +1,9 @@
 """Checkpoints: a folder with one safetensors file and one JSON file, written aside and renamed.
 
-The JSON holds the tree of the state with `{"$tensor": name}` in place of tensors, and a digest of the tensor
-file, so that a torn or altered checkpoint is found out before it is used. Nothing is unpickled. Rows of a growing record
-(`rows.py`) stand in files of their own, of which a checkpoint writes only what was added since the one before.
+The JSON holds the tree of the state with `{"$tensor": name}` in place of tensors (`{"$device": name}` where they were
+on a GPU, so that they return to the one of the resumed run), and a digest of the tensor file, so that a torn or
+altered checkpoint is found out before it is used. Nothing is unpickled. Rows of a growing record (`rows.py`) stand in
+files of their own, of which a checkpoint writes only what was added since the one before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,6 +26,7 @@ from ascent.training.rows import Rows, Saved
 from ascent.training.rows import digest as _digest
 from ascent.training.rows import sync as _sync
 
+CPU = torch.device("cpu")
 TENSORS, TREE = "tensors.safetensors", "state.json"
 _NAME = re.compile(r"(\.old-)?update-(\d{9})")
 
@@ -43,12 +46,13 @@ def _strip(
         grown[path] = tree
         return {"$rows": path}
     if isinstance(tree, Tensor):
+        mark = "$tensor" if tree.device.type == "cpu" else "$device"
         identity = (tree.data_ptr(), *tree.shape, *tree.stride())
         if tree.numel() and identity in seen and tensors[seen[identity]].dtype == tree.dtype:
-            return {"$tensor": seen[identity]}
+            return {mark: seen[identity]}
         seen[identity] = path
         tensors[path] = tree.detach().cpu().contiguous()
-        return {"$tensor": path}
+        return {mark: path}
     if isinstance(tree, Mapping):
         return {str(name): _strip(item, f"{path}/{name}", tensors, seen, grown) for name, item in tree.items()}
     if isinstance(tree, list | tuple):
@@ -58,14 +62,16 @@ def _strip(
     raise TypeError(f"state at {path} must be tensors, numbers, strings, lists or mappings; got {type(tree).__name__}.")
 
 
-def _fill(tree: Any, tensors: Mapping[str, Tensor], grown: Mapping[str, Rows]) -> Any:
+def _fill(tree: Any, tensors: Mapping[str, Tensor], grown: Mapping[str, Rows], device: torch.device) -> Any:
     if isinstance(tree, dict):
         if set(tree) == {"$tensor"}:
             return tensors[tree["$tensor"]]
+        if set(tree) == {"$device"}:
+            return tensors[tree["$device"]].to(device)
         if set(tree) == {"$rows"}:
             return grown[tree["$rows"]]
-        return {name: _fill(item, tensors, grown) for name, item in tree.items()}
-    return [_fill(item, tensors, grown) for item in tree] if isinstance(tree, list) else tree
+        return {name: _fill(item, tensors, grown, device) for name, item in tree.items()}
+    return [_fill(item, tensors, grown, device) for item in tree] if isinstance(tree, list) else tree
 
 
 def save(folder: Path, update: int, state: Mapping[str, Any], keep: int = 2) -> Path:
@@ -118,14 +124,18 @@ def available(folder: Path) -> list[Path]:
     return [path for *_, path in sorted(named, reverse=True)]
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The state of one checkpoint. Raises CorruptCheckpoint, which says what is wrong with it."""
+def load(path: Path, device: torch.device = CPU) -> dict[str, Any]:
+    """The state of one checkpoint; what was on a GPU goes to `device`.
+
+    Raises:
+        CorruptCheckpoint: which says what is wrong with it.
+    """
     try:
         content = json.loads((path / TREE).read_text())
         if _digest(path / TENSORS) != content["digest"]:
             raise CorruptCheckpoint(f"{path / TENSORS} does not match its digest")
         grown = {place: rows.restored(path, values) for place, values in content.get("rows", {}).items()}
-        state: dict[str, Any] = _fill(content["tree"], load_file(path / TENSORS), grown)
+        state: dict[str, Any] = _fill(content["tree"], load_file(path / TENSORS), grown, device)
         return state
     except CorruptCheckpoint:
         raise
@@ -133,7 +143,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CorruptCheckpoint(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+def newest(folder: Path, say: Callable[[str], None], device: torch.device = CPU) -> tuple[Path, dict[str, Any]]:
     """The newest readable checkpoint and its state; `say` hears of each one that was passed over.
 
     Raises:
@@ -144,7 +154,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, An
         raise CorruptCheckpoint(f"{folder} holds no checkpoint; remove the run folder and run `ascent train` again.")
     for path in candidates:
         try:
-            return path, load(path)
+            return path, load(path, device)
         except CorruptCheckpoint as error:
             say(f"checkpoint passed over: {error}; falling back to the one before it")
     raise CorruptCheckpoint(f"none of the {len(candidates)} checkpoints in {folder} is readable.")

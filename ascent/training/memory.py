@@ -248,7 +248,7 @@ class Dataset:
     def __init__(self, content: Decisions, batch: int, seed: int) -> None:
         self.content, self.batch, self.seed = content, batch, seed
         names = content.column("group") if "group" in content else torch.arange(len(content))
-        self.units = torch.unique(names, return_inverse=True)[1]
+        self.units = torch.unique(names, return_inverse=True)[1].cpu()
         self.count = int(self.units.max()) + 1 if len(content) else 0
         if not 1 <= batch <= self.count:
             raise ValueError(f"batch must be in [1, {self.count}] groups of the data set; got {batch}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,15 +24,27 @@ class Processes:
 
     def __init__(self) -> None:
         self.rank, self.count = 0, 1
+        self.device = torch.device("cpu")
 
     @classmethod
-    def launched(cls) -> Processes:
-        """Join the processes that a launcher started, by gloo: models live on the CPU. Alone otherwise."""
+    def launched(cls, device: str = "cpu") -> Processes:
+        """Join the processes that a launcher started. Alone otherwise.
+
+        Args:
+            device: where models live; "cpu" joins by gloo, "cuda" by nccl, one GPU a process; "cuda:1" is for one
+                process alone.
+        """
         from accelerate import PartialState
 
-        state = PartialState(cpu=True)
+        wanted = torch.device(device)
+        state = PartialState(cpu=wanted.type == "cpu")
         joined = cls()
         joined.rank, joined.count = state.process_index, state.num_processes
+        if joined.count > 1 and wanted.index is not None:
+            raise ValueError(f"device {device!r} is one device for {joined.count} processes; take {wanted.type!r}.")
+        if wanted.type != "cpu":
+            joined.device = state.device if wanted.index is None else wanted
+            torch.cuda.set_device(joined.device)
         if joined.count > 1:
             atexit.register(_leave)
         return joined
@@ -43,11 +55,12 @@ class Processes:
         return self.rank == 0
 
     def everyone(self, thing: Object) -> list[Object]:
-        """What each process gives, in order of rank, on every process."""
+        """What each process gives, in order of rank, on every process; its tensors are on this one's device."""
         things: list[Object] = [thing] * self.count
         if self.count > 1:
-            dist.all_gather_object(things, thing)
-        return things
+            # Through the CPU: a tensor names its device by number, which is another one in another process.
+            dist.all_gather_object(things, _moved(thing, torch.device("cpu")))
+        return [_moved(each, self.device) for each in things] if self.count > 1 else things
 
     def anyone(self, flag: bool) -> bool:
         """Whether any process says so: the same answer on every process."""
@@ -98,6 +111,15 @@ class Processes:
         """Until every process is here."""
         if self.count > 1:
             dist.barrier()
+
+
+def _moved(thing: Any, device: torch.device) -> Any:
+    """The same lists, tuples and mappings with their tensors on a device."""
+    if isinstance(thing, Tensor):
+        return thing.to(device)
+    if isinstance(thing, dict):
+        return {name: _moved(item, device) for name, item in thing.items()}
+    return type(thing)(_moved(item, device) for item in thing) if type(thing) in (list, tuple) else thing
 
 
 def _leave() -> None:
