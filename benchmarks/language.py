@@ -32,10 +32,11 @@ from typing import Any
 from language_arms import ARMS, VARIANTS
 from language_phases import Channel, Stopwatch, resident
 from language_report import swept, told
+from language_turns import Ended, turns
 from language_work import WORKLOADS, Work
 from report import refuse_busy
 
-BEST = "default"
+BEST = "2 micro-batches"
 """trl's variant that the sweep found fastest on most workloads; `--variant` takes another."""
 SWEPT = ("1M fixed", "1M ragged", "6M fixed", "32k vocabulary")
 
@@ -46,96 +47,27 @@ def side(*arguments: str) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
-class Ended(RuntimeError):
-    """An arm's process ended early."""
-
-    def __init__(self, arm: str, variant: str) -> None:
-        super().__init__(f"the {arm} arm ({variant or 'as it is'}) ended early; its messages are above.")
-        self.variant = variant
-
-
-class Worker:
-    """One arm in a process of its own."""
-
-    def __init__(self, arm: str, work: Work, variant: str) -> None:
-        self.name, self.variant = arm, variant
-        command = [sys.executable, __file__, "--arm", arm, "--work", json.dumps(asdict(work)), "--variant", variant]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def hear(self) -> dict[str, Any]:
-        """The next answer."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise Ended(self.name, self.variant)
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def ask(self) -> dict[str, Any]:
-        """Let it go on until its next answer."""
-        assert self.process.stdin is not None
-        print("on", file=self.process.stdin, flush=True)
-        return self.hear()
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def turns(work: Work, arms: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The measured steps of each (arm, variant), taken in turns; with what building and the first step took.
-
-    Raises:
-        Ended: an arm stopped before its last step.
-    """
-    workers = [Worker(arm, work, variant) for arm, variant in arms]
-    try:
-        loaded = [worker.hear() for worker in workers]
-        built = [worker.ask() for worker in workers]
-        measured: list[list[dict[str, Any]]] = [[] for _ in arms]
-        for step in range(work.steps + work.warm_up):
-            for place in range(len(workers)) if step % 2 else reversed(range(len(workers))):
-                measured[place].append(workers[place].ask())
-    finally:
-        for worker in workers:
-            worker.end()
-    return [
-        {
-            "arm": arm,
-            "variant": variant,
-            "first": built[place]["build"] + measured[place][0]["wall"],
-            "loaded": loaded[place]["peak"],
-            "steps": measured[place][work.warm_up :],
-        }
-        for place, (arm, variant) in enumerate(arms)
-    ]
-
-
 def compare(works: Sequence[Work], variant: str, only: str | None) -> list[dict[str, Any]]:
     """Every workload: both arms (or one), and the floor."""
     arms = [("ascent", ""), ("trl", variant)]
     arms = [pair for pair in arms if only in (None, pair[0])]
     found = []
     for work in works:
-        measured = turns(work, arms)
+        measured = turns(__file__, work, arms)
         found.append({"work": asdict(work), "arms": measured, "floor": side("--floor", json.dumps(asdict(work)))})
         print(f"{work.name}: measured", file=sys.stderr, flush=True)
     return found
 
 
-def sweep(works: Sequence[Work], steps: int) -> list[dict[str, Any]]:
-    """trl's variants on every workload, all of them in turns; those that do not run here are named."""
+def sweep(works: Sequence[Work], steps: int, variants: Sequence[str]) -> list[dict[str, Any]]:
+    """trl's `variants` and its default on every workload, all of them in turns; what does not run here is named."""
     found = []
     for work in works:
         work = replace(work, steps=steps, warm_up=1)
-        running, failed = list(VARIANTS), []
+        running, failed = list(dict.fromkeys(["default", *variants])), []
         while True:
             try:
-                measured = turns(work, [("trl", variant) for variant in running])
+                measured = turns(__file__, work, [("trl", variant) for variant in running])
                 break
             except Ended as error:
                 failed.append(error.variant)
@@ -168,8 +100,10 @@ def main() -> None:
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="one of them; may be given again")
     parser.add_argument("--steps", type=int, help="measured steps of each arm")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in every process")
-    parser.add_argument("--variant", default=BEST, help=f"of trl: {', '.join(VARIANTS)}")
-    parser.add_argument("--sweep", action="store_true", help="time trl's variants beside its default")
+    parser.add_argument("--variant", default=BEST, choices=VARIANTS, help="of trl")
+    parser.add_argument(
+        "--sweep", nargs="*", choices=VARIANTS, help="time these variants of trl (all, if none is named) in turns"
+    )
     parser.add_argument("--only", choices=ARMS, help="one arm alone, without gate (a profile)")
     parser.add_argument("--raw", type=Path, help="keep every step's numbers in this JSON file")
     parser.add_argument("--go-on", action="store_true", help="also on a busy machine; the notes then say so")
@@ -178,11 +112,11 @@ def main() -> None:
     chosen = parser.parse_args()
     if serve(chosen):
         return
-    works = [WORKLOADS[name] for name in chosen.workload or (SWEPT if chosen.sweep else WORKLOADS)]
+    works = [WORKLOADS[name] for name in chosen.workload or (WORKLOADS if chosen.sweep is None else SWEPT)]
     works = [replace(work, threads=chosen.threads, steps=chosen.steps or work.steps) for work in works]
     mark = refuse_busy(chosen.go_on)
-    if chosen.sweep:
-        found = sweep(works, chosen.steps or 6)
+    if chosen.sweep is not None:
+        found = sweep(works, chosen.steps or 6, chosen.sweep or list(VARIANTS))
         swept(found, mark)
     else:
         checked = [] if chosen.only else side("--gate", json.dumps([asdict(work) for work in works]))

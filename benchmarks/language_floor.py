@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from language_work import PROMPT, Work
+from language_work import Work
 
 HEADS = 4
+CHUNK = 256  # rows of the head at once
 PARTS = 8  # training attention is padded within so many parts of sorted lengths
 
 
@@ -44,7 +45,7 @@ def _median(function: Callable[[], None], repeats: int) -> float:
 
 
 class Products:
-    """The matrix products of one decoder, on random numbers."""
+    """The matrix products of one decoder on random numbers, into memory that is there already."""
 
     def __init__(self, work: Work) -> None:
         import torch
@@ -54,47 +55,92 @@ class Products:
         shapes = ((3 * hidden, hidden), (hidden, hidden), (6 * hidden, hidden), (hidden, 3 * hidden))
         self.layers = [[torch.randn(shape) for shape in shapes] for _ in range(work.layers)]
         self.head = torch.randn(work.vocabulary, hidden)
+        rows = max(work.prompts * work.prompt + work.rows * work.new_tokens, CHUNK)
+        self.narrow, self.wide, self.out = (torch.randn(rows, width * hidden) for width in (1, 3, 6))
+        self.gradients = [[torch.empty_like(weight) for weight in layer] for layer in self.layers]
+        self.to_head = torch.empty_like(self.head)
+        self.logits = torch.randn(CHUNK, work.vocabulary)
 
-    def _attention(self, rows: int, queries: int, keys: int) -> tuple[Any, Any]:
-        width = self.work.hidden // HEADS
-        return self.torch.randn(rows * HEADS, queries, width), self.torch.randn(rows * HEADS, width, keys)
-
-    def _forward(self, states: Any, attentions: list[tuple[Any, Any]], times: int = 1) -> None:
-        wide = self.torch.randn(len(states), 3 * self.work.hidden)
+    def _forward(self, rows: int, attentions: list[Attention]) -> None:
         for layer in self.layers:
             for weight in layer:
-                for _ in range(times):
-                    (states if weight.shape[1] == self.work.hidden else wide) @ weight.T
-            for query, key in attentions:
-                for _ in range(times):
-                    scores = query @ key
-                    scores @ key.transpose(1, 2)
+                given = self.narrow if weight.shape[1] == self.work.hidden else self.wide
+                self.torch.mm(given[:rows], weight.T, out=self._result(rows, weight))
+            for attention in attentions:
+                attention.forward()
+
+    def _backward(self, rows: int, attentions: list[Attention]) -> None:
+        for layer, gradients in zip(self.layers, self.gradients, strict=True):
+            for weight, gradient in zip(layer, gradients, strict=True):
+                slope = self._result(rows, weight)
+                given = self.narrow if weight.shape[1] == self.work.hidden else self.wide
+                self.torch.mm(slope.T, given[:rows], out=gradient)
+                self.torch.mm(slope, weight, out=given[:rows])
+            for attention in attentions:
+                attention.backward()
+
+    def _result(self, rows: int, weight: Any) -> Any:
+        return self.out.view(-1)[: rows * len(weight)].view(rows, len(weight))
 
     def decode(self, lengths: list[int]) -> None:
         """Prefill, then one token a step."""
         torch, work = self.torch, self.work
-        states = torch.randn(max(work.prompts * PROMPT, work.rows), work.hidden)
-        self._forward(states[: work.prompts * PROMPT], [self._attention(work.prompts, PROMPT, PROMPT)])
-        query, key = self._attention(work.rows, 1, PROMPT + work.new_tokens)
+        self._forward(work.prompts * work.prompt, [Attention(work, work.prompts, work.prompt, work.prompt)])
+        whole = Attention(work, work.rows, 1, work.prompt + work.new_tokens)
         for position in range(max(lengths)):
             running = sum(length > position for length in lengths)
-            states[:running] @ self.head.T
+            torch.mm(self.narrow[:running], self.head.T, out=self.logits[:running])
             if position + 1 < max(lengths):
-                part = key[: running * HEADS, :, : PROMPT + position + 1]
-                self._forward(states[:running], [(query[: running * HEADS], part)])
+                self._forward(running, [whole.part(running, work.prompt + position + 1)])
 
     def train(self, lengths: list[int]) -> None:
         """Forward, and twice as many products backward."""
         torch, work = self.torch, self.work
-        states = torch.randn(work.prompts * PROMPT + sum(lengths), work.hidden)
-        attentions = [self._attention(work.prompts, PROMPT, PROMPT)]
+        attentions = [Attention(work, work.prompts, work.prompt, work.prompt)]
         ordered = sorted(lengths)
-        size = len(ordered) // PARTS if self.work.ragged else len(ordered)
+        size = len(ordered) // PARTS if work.ragged else len(ordered)
         for start in range(0, len(ordered), size):
             part = ordered[start : start + size]
-            attentions.append(self._attention(len(part), part[-1], PROMPT + part[-1]))
-        self._forward(states, attentions, times=3)
-        decided = states[: sum(lengths)]
-        for start in range(0, len(decided), 256):
-            for _ in range(3):
-                decided[start : start + 256] @ self.head.T
+            attentions.append(Attention(work, len(part), part[-1], work.prompt + part[-1]))
+        rows, decided = work.prompts * work.prompt + sum(lengths), sum(lengths)
+        self._forward(rows, attentions)
+        for start in range(0, decided, CHUNK):
+            states, logits = self.narrow[start : min(start + CHUNK, decided)], self.logits[: decided - start]
+            torch.mm(states, self.head.T, out=logits)
+            torch.mm(logits.T, states, out=self.to_head)
+            torch.mm(logits, self.head, out=states)
+        self._backward(rows, attentions)
+
+
+class Attention:
+    """Scores and weighted sums of some rows."""
+
+    def __init__(self, work: Work, rows: int, queries: int, keys: int) -> None:
+        import torch
+
+        self.torch = torch
+        width = work.hidden // HEADS
+        self.query, self.key = torch.randn(rows * HEADS, queries, width), torch.randn(rows * HEADS, keys, width)
+        self.scores, self.mixed = torch.randn(rows * HEADS, queries, keys), torch.empty_like(self.query)
+        self.to_key = torch.empty_like(self.key)
+
+    def part(self, rows: int, keys: int) -> Attention:
+        """Of the first rows and keys."""
+        found = object.__new__(Attention)
+        rows *= HEADS
+        found.torch, found.query, found.key = self.torch, self.query[:rows], self.key[:rows, :keys]
+        found.scores = self.scores.view(-1)[: rows * keys].view(rows, 1, keys)
+        found.mixed = self.mixed[:rows]
+        return found
+
+    def forward(self) -> None:
+        """Queries on keys, then weights on values."""
+        self.torch.bmm(self.query, self.key.transpose(1, 2), out=self.scores)
+        self.torch.bmm(self.scores, self.key, out=self.mixed)
+
+    def backward(self) -> None:
+        """Gradients of weights and values, then of queries and keys."""
+        self.torch.bmm(self.mixed, self.key.transpose(1, 2), out=self.scores)
+        self.torch.bmm(self.scores.transpose(1, 2), self.mixed, out=self.to_key)
+        self.torch.bmm(self.scores, self.key, out=self.mixed)
+        self.torch.bmm(self.scores.transpose(1, 2), self.query, out=self.to_key)

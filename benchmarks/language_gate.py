@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,16 @@ from language_work import Work, method_of, policy_of, reward
 TOLERANCE = 1e-6
 
 
-def gate(work: Work, tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
+def gate(
+    work: Work, tolerance: float = TOLERANCE, make: Callable[[Work], Any] = policy_of, relative: bool = False
+) -> list[dict[str, Any]]:
     """Largest differences of loss, advantage and gradients on batches of ragged lengths that trl recorded.
+
+    Args:
+        work: its sizes; at most 32 tokens of 4 prompts are drawn.
+        tolerance: of every difference.
+        make: the policy of both arms.
+        relative: compare the norm of the gradients' difference with the norm of the gradients instead (half precision).
 
     Raises:
         SystemExit: a difference is above `tolerance`; nothing may be timed then.
@@ -23,7 +32,7 @@ def gate(work: Work, tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
     from ascent.core.reductions import last
 
     work = replace(work, ragged=True, new_tokens=min(work.new_tokens, 32), prompts=4, steps=1, warm_up=0)
-    policy, method = policy_of(work), method_of(work)
+    policy, method = make(work), method_of(work)
     model = policy.model
     trainer = trainer_of(work, policy)
     trainer.current_gradient_accumulation_steps = 1
@@ -38,13 +47,13 @@ def gate(work: Work, tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
         mask=mask,
         action=batch["completion_ids"],
         context={"prompt": batch["prompt_ids"], "prompt_mask": batch["prompt_mask"].bool()},
-        group=torch.arange(work.rows) // work.group_size,
+        group=torch.arange(work.rows, device=mask.device) // work.group_size,
     )
-    scores = torch.tensor(reward(completions))[:, None]
+    scores = torch.tensor(reward(completions), device=mask.device)[:, None]
     bare = bare.replace(reward=torch.where(last(bare, "row"), scores, 0.0))
 
     found = []
-    drift = 0.3 * torch.randn(mask.shape, generator=torch.Generator().manual_seed(0))
+    drift = 0.3 * torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device)
     for name, shift in (("on-policy", None), ("off-policy, clipping active", drift)):
         decisions = bare
         if shift is not None:
@@ -68,7 +77,7 @@ def gate(work: Work, tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
                 "clipped": round(float(metrics["clip_fraction"]), 3),
                 "advantage": float((advantage - batch["advantages"]).abs().max()),
                 "loss": abs(float(ours.detach()) - float(theirs.detach())),
-                "gradient": max(float((p.grad - expected[key]).abs().max()) for key, p in model.named_parameters()),
+                "gradient": _distance(model, expected, relative),
                 "largest gradient": max(float(each.abs().max()) for each in expected.values()),
             }
         )
@@ -79,6 +88,15 @@ def gate(work: Work, tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
             if not row[quantity] <= tolerance:
                 raise SystemExit(f"the gate is shut: {quantity} differs by {row[quantity]:.3g}, {row}.")
     return found
+
+
+def _distance(model: Any, expected: dict[str, Any], relative: bool) -> float:
+    """Of the model's gradients from the expected ones: the largest entry, or the norm over the norm of those."""
+    gaps = [(parameter.grad - expected[name]).double() for name, parameter in model.named_parameters()]
+    if not relative:
+        return max(float(gap.abs().max()) for gap in gaps)
+    whole = sum(float(each.double().square().sum()) for each in expected.values())
+    return (sum(float(gap.square().sum()) for gap in gaps) / whole) ** 0.5
 
 
 def sizes(works: list[Work]) -> list[Work]:

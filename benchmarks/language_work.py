@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 MEDIAN, DEVIATION = 0.33, 0.7
 PROMPT = 32
-ALPHABETS = {
-    128: "".join(map(chr, range(0x100, 0x100 + 124))),
-    32768: "".join(map(chr, [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000), *range(0xAC00, 0xD7A4)]))[:32764],
-}
-"""One letter a token; four special tokens come before the letters. Of 32k, CJK ideographs and Hangul."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,8 @@ class Work:
         new_tokens: budget of a response; ragged: see above, otherwise every response has all of it.
         steps: measured by default, after `warm_up` steps that do not count.
         threads: of torch.
+        prompt: tokens of a prompt.
+        device: where both arms compute; micro_rows: most rows in one forward of Ascent's learning.
     """
 
     name: str
@@ -50,7 +48,10 @@ class Work:
     steps: int = 30
     warm_up: int = 3
     threads: int = 1
+    prompt: int = PROMPT
     learning_rate: float = 1e-4
+    device: str = "cpu"
+    micro_rows: int | None = None
 
     @property
     def rows(self) -> int:
@@ -82,25 +83,32 @@ WORKLOADS = {
         Work("1M fixed"),
         Work("1M ragged", ragged=True),
         Work("6M fixed", hidden=256, layers=6),
-        Work("32k vocabulary", vocabulary=32768),
-        Work("1M fixed 256", new_tokens=256, steps=10, warm_up=2),
-        Work("1M ragged 256", new_tokens=256, ragged=True, steps=12, warm_up=2),
-        Work("1M ragged 128 rows", prompts=16, ragged=True, steps=15, warm_up=2),
+        Work("32k vocabulary", vocabulary=32768, steps=12, warm_up=2),
+        Work("1M fixed 256", new_tokens=256, steps=8, warm_up=1),
+        Work("1M ragged 256", new_tokens=256, ragged=True, steps=10, warm_up=1),
+        Work("1M ragged 128 rows", prompts=16, ragged=True, steps=12, warm_up=1),
     )
 }
 
 
+def alphabet(vocabulary: int) -> str:
+    """One letter a token: the characters from U+0100 on, four fewer than the vocabulary, which has special tokens."""
+    places = (place for place in range(0x100, 0x110000) if not 0xD800 <= place < 0xE000)
+    return "".join(chr(place) for place in islice(places, vocabulary - 4))
+
+
 @dataclass(frozen=True)
 class Prompts:
-    """A numbered stream of prompts: `PROMPT` letters by a hash of their number. Serves as a task of Ascent."""
+    """A numbered stream of prompts: letters by a hash of their number. Serves as a task of Ascent."""
 
     vocabulary: int
     max_new_tokens: int
+    length: int = PROMPT
     name: str = "letters"
 
     @property
     def alphabet(self) -> str:
-        return ALPHABETS[self.vocabulary]
+        return alphabet(self.vocabulary)
 
     def example(self, index: int) -> Any:
         import torch
@@ -109,7 +117,7 @@ class Prompts:
         from ascent.worlds.text.task import Example
 
         letters = self.alphabet
-        places = uniform(torch.full((PROMPT,), key("prompt", index)), torch.arange(PROMPT)) * len(letters)
+        places = uniform(torch.full((self.length,), key("prompt", index)), torch.arange(self.length)) * len(letters)
         return Example("".join(letters[place] for place in places.long().tolist()))
 
 
@@ -122,8 +130,8 @@ def policy_of(work: Work) -> Any:
     """The embedded policy, equal in both arms."""
     from ascent.policies.embedded import embedded
 
-    context = PROMPT + work.new_tokens
-    return embedded(ALPHABETS[work.vocabulary], 0, hidden=work.hidden, layers=work.layers, context=context)
+    context = work.prompt + work.new_tokens
+    return embedded(alphabet(work.vocabulary), 0, hidden=work.hidden, layers=work.layers, context=context)
 
 
 def method_of(work: Work) -> Any:
