@@ -35,6 +35,7 @@ SCRIPTS: Mapping[str, Sequence[str]] = {
     "import_time": (),
     "memory": (),
     "control": ("--go-on",),
+    "off_policy": ("--go-on",),
     "time_to_reward": ("--go-on",),
     "language": ("--go-on",),
 }

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from math import inf, isfinite
 from typing import Any
@@ -28,6 +29,7 @@ import torch
 from control_arms import OURS, PEER, assembly, peer_model
 from control_work import Work
 from numpy.typing import NDArray
+from off_policy_arms import TO_REWARD, until
 from report import Ratio, machine, refuse_busy, write
 
 from ascent.evaluation.returns import evaluate_returns
@@ -60,7 +62,7 @@ class Task:
     sde: bool = False
 
 
-TASKS: Mapping[str, Task] = {
+ON_POLICY: Mapping[str, Task] = {
     "cartpole": Task(
         "PPO CartPole-v1 to a mean return of 475",
         Work("CartPole-v1", 8, 32, 20, 1, discount=0.98, trace=0.8, learning_rate=1e-3, anneal="both"),
@@ -79,6 +81,20 @@ TASKS: Mapping[str, Task] = {
         sde=True,
     ),
 }
+
+
+@dataclass(frozen=True)
+class OffPolicy:
+    """SAC with the same sizes and rates in all arms (`off_policy_arms.TO_REWARD`)."""
+
+    title: str
+    solved: float = -200.0
+    episodes: int = 100
+    every: int = 250
+    budget: int = 15_000
+
+
+TASKS: Mapping[str, Task | OffPolicy] = {**ON_POLICY, "sac": OffPolicy("SAC Pendulum-v1 to a mean return of -200")}
 
 
 class Solved(Exception):
@@ -106,6 +122,10 @@ def held_out(policy: ActingPolicy, task: Task, seed: int) -> float:
     return evaluate_returns(policy, task.work.env, task.episodes, seed, environments=10).mean
 
 
+Run = Callable[[int, Clock], int | None]
+"""A seed's run on a clock: environment steps until solved, or None."""
+
+
 @dataclass
 class Theirs:
     """A policy of Stable-Baselines3 as the evaluation sees it: its most likely actions."""
@@ -124,7 +144,7 @@ class Theirs:
 
 
 def ours(task: Task, seed: int, clock: Clock) -> int | None:
-    """Environment steps until solved, or None."""
+    """Environment steps of the library until solved, or None."""
     system = assembly(task.work, seed, task.rounds).system
     policy = system.models["policy"]
 
@@ -185,19 +205,46 @@ def peer(task: Task, seed: int, clock: Clock, **more: Any) -> int | None:
     return (watch.rollouts - 1) * task.work.size if watch.solved else None
 
 
-def arms(task: Task) -> dict[str, Callable[[int, Clock], int | None]]:
+def off_policy(task: OffPolicy, arm: str, seed: int, clock: Clock) -> int | None:
+    """The same for SAC."""
+    return until(arm, seed, clock, task.solved, task.every, task.budget, task.episodes)
+
+
+def arms(task: Task | OffPolicy) -> dict[str, Run]:
     """The arms of a task that can run here."""
-    found: dict[str, Callable[[int, Clock], int | None]] = {OURS: lambda seed, clock: ours(task, seed, clock)}
+    found: dict[str, Run]
+    if isinstance(task, OffPolicy):
+        found = {name: partial(off_policy, task, name) for name in (OURS, PEER)}
+    else:
+        found = {OURS: partial(ours, task), PEER: partial(peer, task)}
+        if task.sde:
+            found[SDE] = partial(peer, task, use_sde=True, sde_sample_freq=4)
     if find_spec("stable_baselines3") is None:
         print("stable-baselines3 is not installed and left out; make install-bench brings it.", file=sys.stderr)
-        return found
-    found[PEER] = lambda seed, clock: peer(task, seed, clock)
-    if task.sde:
-        found[SDE] = lambda seed, clock: peer(task, seed, clock, use_sde=True, sde_sample_freq=4)
+        return {OURS: found[OURS]}
     return found
 
 
-def run(task: Task, seeds: int) -> dict[str, list[dict[str, Any]]]:
+def told(task: Task | OffPolicy) -> str:
+    """Its settings in a sentence."""
+    look = f"{task.episodes} held-out episodes"
+    if isinstance(task, OffPolicy):
+        widths = "-".join(map(str, TO_REWARD.hidden))
+        return (
+            f"Actor and two critics {widths}, batch {TO_REWARD.batch}, one update a step after {TO_REWARD.start}, "
+            f"learning rate {TO_REWARD.learning_rate:g}, learned temperature; at most {task.budget} steps; {look} "
+            f"every {task.every} steps, off the clock."
+        )
+    work = task.work
+    return (
+        f"{work.environments} x {work.steps} steps per rollout, {work.passes} passes of {work.minibatches} "
+        f"minibatches, discount {work.discount:g}, trace {work.trace:g}, learning rate {work.learning_rate:g}"
+        f"{', it and the clip range falling to 0' if work.anneal == 'both' else ''}; at most "
+        f"{task.rounds * work.size} steps; {look} every {task.every * work.size} steps, off the clock."
+    )
+
+
+def run(task: Task | OffPolicy, seeds: int) -> dict[str, list[dict[str, Any]]]:
     """By arm, steps and seconds of every seed."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms(task)}
     for seed in range(seeds):
@@ -230,7 +277,7 @@ def rows(runs: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     ]
 
 
-def ratios(task: Task, runs: Mapping[str, list[dict[str, Any]]]) -> list[Ratio]:
+def ratios(task: Task | OffPolicy, runs: Mapping[str, list[dict[str, Any]]]) -> list[Ratio]:
     """Beside each peer that is there and got there; the arm with equal settings is the target."""
     found, mine = [], median(runs[OURS], "cpu")
     for name in runs:
@@ -256,14 +303,7 @@ def main() -> None:
         task = TASKS[name]
         mark = refuse_busy(chosen.go_on)
         runs = run(task, chosen.seeds)
-        work = task.work
-        notes = (
-            f"{mark}{work.environments} x {work.steps} steps per rollout, {work.passes} passes of {work.minibatches} "
-            f"minibatches, discount {work.discount:g}, trace {work.trace:g}, learning rate {work.learning_rate:g}"
-            f"{', it and the clip range falling to 0' if work.anneal == 'both' else ''}; at most "
-            f"{task.rounds * work.size} steps; {task.episodes} held-out episodes every {task.every * work.size} steps, "
-            f"off the clock. Medians of {chosen.seeds} seeds; the ratio is of processor time."
-        )
+        notes = f"{mark}{told(task)} Medians of {chosen.seeds} seeds; the ratio is of processor time."
         packages = ("torch", "gymnasium", "stable-baselines3")
         write(f"time_{name}", task.title, rows(runs), machine(*packages), notes, ratios(task, runs))
 

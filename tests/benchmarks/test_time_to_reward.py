@@ -13,7 +13,7 @@ import pytest
 import time_to_reward
 import torch
 from control_arms import OURS, PEER, peer_model
-from time_to_reward import SDE, TASKS, Clock, Task, Theirs
+from time_to_reward import ON_POLICY, SDE, TASKS, Clock, OffPolicy, Task, Theirs
 
 from ascent.policies.action_head import Head
 from ascent.worlds.gym import Environments
@@ -21,11 +21,15 @@ from ascent.worlds.gym import Environments
 HAS_PEER = find_spec("stable_baselines3") is not None
 TINY = {
     "cartpole": replace(
-        TASKS["cartpole"], work=replace(TASKS["cartpole"].work, steps=8, passes=1), rounds=4, every=2, episodes=2
+        ON_POLICY["cartpole"],
+        work=replace(ON_POLICY["cartpole"].work, steps=8, passes=1),
+        rounds=4,
+        every=2,
+        episodes=2,
     ),
     "pendulum": replace(
-        TASKS["pendulum"],
-        work=replace(TASKS["pendulum"].work, steps=16, passes=1, minibatches=4),
+        ON_POLICY["pendulum"],
+        work=replace(ON_POLICY["pendulum"].work, steps=16, passes=1, minibatches=4),
         rounds=4,
         every=2,
         episodes=2,
@@ -75,6 +79,16 @@ def test_evaluation_is_off_the_clock(arm: str, name: str, reached: bool, monkeyp
     assert now[0] >= 1000.0 and (clock.wall, clock.cpu) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("arm", [OURS, PEER] if HAS_PEER else [OURS])
+def test_sac_ends_at_the_first_evaluation_after_its_start(arm: str) -> None:
+    task = replace(TASKS["sac"], solved=-inf, every=550, budget=1100, episodes=2)
+    assert isinstance(task, OffPolicy)
+    clock = Clock()
+    assert time_to_reward.arms(task)[arm](0, clock) == 550
+    assert clock.cpu > 0
+    assert "off the clock" in time_to_reward.told(task)
+
+
 @pytest.mark.skipif(not HAS_PEER, reason="stable-baselines3 is not installed")
 @pytest.mark.parametrize(("name", "more"), [("cartpole", {}), ("pendulum", {}), ("pendulum", {"use_sde": True})])
 def test_the_peers_policy_is_asked_for_what_it_would_do(name: str, more: dict[str, Any]) -> None:
@@ -94,7 +108,7 @@ def test_runs_that_never_got_there_count_as_infinite_and_give_no_ratio() -> None
     good = [{"seed": seed, "steps": 10.0, "wall": 2.0, "cpu": 2.0} for seed in range(3)]
     bad = [{"seed": seed, "steps": inf, "wall": inf, "cpu": inf} for seed in range(3)]
     mixed = [good[0], {**good[0], "cpu": 6.0}, bad[0]]
-    task = TASKS["pendulum"]
+    task = ON_POLICY["pendulum"]
     found = {ratio.peer: ratio for ratio in time_to_reward.ratios(task, {OURS: good, PEER: mixed, SDE: bad})}
     assert set(found) == {PEER}
     assert found[PEER].ratio == 3.0 and found[PEER].target == 1.0
