@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ascent.core.decisions import Decisions
-from ascent.core.random import key
+from ascent.core.random import Ahead, key
 from ascent.policies.action_head import Acting, Head
 from ascent.policies.actor_critic import Actor
 from ascent.worlds.gym import Environments
 from ascent.worlds.normalisation import Exchange, RewardScale, RunningStatistics, alone
 
+AHEAD = 64  # steps whose noise is drawn together, where a call takes fewer; each has its name, whoever draws it
 RECENT = 100  # episodes in the running means that are shown
 
 
@@ -88,6 +89,7 @@ class VectorSampler:
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self.finished: list[tuple[float, int]] = []
         self._taken = 0
+        self._noise = Ahead(self._named, steps * max(AHEAD // steps, 1))
         self._episode = np.zeros(count, np.int64)
         self._return = np.zeros(count)
         self._history: list[list[NDArray[Any]]] = [[] for _ in range(count)]
@@ -99,6 +101,10 @@ class VectorSampler:
     def count(self) -> int:
         """E, the environments of this process."""
         return self.environments.count
+
+    def _named(self, steps: Tensor) -> NDArray[np.float32]:
+        """The head's noise [steps, E, ...]."""
+        return self.policy.head.noise(self._keys.expand(len(steps), self.count), steps[:, None].expand(-1, self.count))
 
     def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Reset `which` environments to the start of their present episode; observations [E, O] of all."""
@@ -128,7 +134,7 @@ class VectorSampler:
             actor.memory = self._memory
         first_memory = None if actor.memory is None else actor.memory.copy()
         index = torch.arange(self._taken, self._taken + steps)[:, None].expand(steps, count)
-        noise = head.noise(self._keys.expand(steps, count), index)
+        noise = self._noise(self._taken, steps)
 
         normalising = self.observation_statistics is not None
         observations = np.empty((steps, count, size), np.float32)

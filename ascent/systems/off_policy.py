@@ -23,7 +23,7 @@ from torch import Tensor
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
-from ascent.core.random import key
+from ascent.core.random import Ahead, key
 from ascent.evaluation.returns import evaluate_returns
 from ascent.methods.td3 import smoothed
 from ascent.policies.continuous import ContinuousActor, ContinuousHead, Judged, Temperature, standard_normal
@@ -158,20 +158,22 @@ def networks(config: ControlConfig, method: Method, environments: Environments) 
 
 def annotation(config: ControlConfig, method: Method, models: Models) -> Callable[[Decisions, int], Decisions]:
     """What a drawn batch is given: its noise, and what the target networks say of the successors."""
-    sizes, actions = method.parameters, models.actor.head.dimensions
-    names = {name: key(config.seed, name) for name in ("action_noise", "next_noise")}
-
-    def noise(name: str, drawn: Decisions, round_: int) -> Tensor:
-        keys = torch.full(drawn.mask.shape, names[name])
-        return standard_normal(keys, torch.arange(len(drawn))[:, None] + round_ * len(drawn), actions)
+    sizes, actions, batch = method.parameters, models.actor.head.dimensions, int(method.parameters["batch"])
+    name = torch.tensor(key(config.seed, "action_noise"))
+    # Each round's draws for the present and for the next action, [batch, 1, 2 A].
+    noise = Ahead(
+        lambda rounds: standard_normal(name, rounds[:, None, None] * batch + torch.arange(batch)[:, None], 2 * actions)
+    )
 
     def soft(drawn: Decisions, round_: int) -> dict[str, Tensor]:
         assert models.temperature is not None
+        own, following = noise(round_).split(actions, -1)
         successor = drawn.context["next_observation"]
-        action, log_prob = models.actor.fresh(successor, noise("next_noise", drawn, round_))
+        action, log_prob = models.actor.fresh(successor, following)
         assert log_prob is not None
         return {
-            "action_noise": noise("action_noise", drawn, round_),
+            "action_noise": own,
+            "next_action_noise": following,
             "next_value": models.target_critics(successor, action),
             "next_log_prob": log_prob,
             "temperature": models.temperature.log.exp().expand(drawn.mask.shape),
@@ -181,10 +183,11 @@ def annotation(config: ControlConfig, method: Method, models: Models) -> Callabl
         assert models.target_actor is not None
         successor = drawn.context["next_observation"]
         action, _ = models.target_actor.fresh(successor, None)
-        if sizes.get("smoothing"):
-            deviation, limit = float(sizes["smoothing"]), float(sizes["smoothing_clip"])
-            action = smoothed(action, noise("next_noise", drawn, round_), deviation, limit)
-        return {"next_value": models.target_critics(successor, action)}
+        if not sizes.get("smoothing"):
+            return {"next_value": models.target_critics(successor, action)}
+        following = noise(round_)[..., actions:]
+        action = smoothed(action, following, float(sizes["smoothing"]), float(sizes["smoothing_clip"]))
+        return {"next_action_noise": following, "next_value": models.target_critics(successor, action)}
 
     @torch.no_grad()
     def annotate(drawn: Decisions, round_: int) -> Decisions:

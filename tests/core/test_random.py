@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from scipy.stats import kstest
+from torch import Tensor
 
-from ascent.core.random import generator, key, mix, uniform
+from ascent.core.random import Ahead, generator, key, mix, uniform
 
 
 def test_keys_are_the_same_on_every_machine() -> None:
@@ -44,3 +46,20 @@ def test_uniforms_are_uniform_and_uncorrelated() -> None:
     for pair in ((numbers[:, :-1], numbers[:, 1:]), (numbers[:-1], numbers[1:])):
         table = torch.stack([part.flatten() for part in pair])
         assert abs(float(torch.corrcoef(table)[0, 1])) < 0.015
+
+
+def test_draws_ahead_are_the_draws_of_each_turn() -> None:
+    calls = []
+
+    def draw(turns: Tensor) -> Tensor:
+        calls.append(turns.tolist())
+        return uniform(turns[:, None], torch.arange(3))
+
+    ahead = Ahead(draw, 4)
+    for turn in (0, 1, 3, 4, 9, 2):
+        assert torch.equal(ahead(turn), draw(torch.tensor([turn]))[0])
+    assert [each for each in calls if len(each) > 1] == [[0, 1, 2, 3], [4, 5, 6, 7], [9, 10, 11, 12], [2, 3, 4, 5]]
+    for turn, count in ((3, 2), (5, 4), (20, 7)):
+        assert torch.equal(ahead(turn, count), draw(torch.arange(turn, turn + count)))
+    with pytest.raises(ValueError, match="turns must be an integer >= 1; got 0"):
+        Ahead(draw, 0)
