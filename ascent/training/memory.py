@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ascent.core.decisions import Decisions, concatenate
-from ascent.core.random import key, uniform
+from ascent.core.random import Ahead, key, uniform
 from ascent.training.rows import Rows, Saved
 
 
@@ -101,8 +101,6 @@ class Replay:
     A checkpoint saves what was put since the one before (`rows.py`).
     """
 
-    AHEAD = 32  # rounds whose draws are hashed together, which costs hardly more than one
-
     def __init__(self, capacity: int, batch: int, seed: int) -> None:
         for name, number in (("capacity", capacity), ("batch", batch)):
             if number < 1:
@@ -112,7 +110,7 @@ class Replay:
         self.written = 0
         self.saved = Saved()
         self._table: Decisions | None = None
-        self._draws: tuple[int, Tensor] | None = None
+        self._uniform = Ahead(self._hashed)
 
     def put(self, collection: Decisions) -> None:
         flat = collection.flatten().to_tensors()
@@ -154,12 +152,10 @@ class Replay:
             self._table = Decisions.from_tensors(self.ring)
         return self._table.rows((self._uniform(round_) * filled).long())
 
-    def _uniform(self, round_: int) -> Tensor:
-        """[batch] numbers in [0, 1) of a round; those of the rounds after it are kept for their turn."""
-        if self._draws is None or not 0 <= round_ - self._draws[0] < self.AHEAD:
-            keys = torch.tensor([key(self.seed, "replay", round_ + further) for further in range(self.AHEAD)])
-            self._draws = round_, uniform(keys[:, None], torch.arange(self.batch))
-        return self._draws[1][round_ - self._draws[0]]
+    def _hashed(self, rounds: Tensor) -> Tensor:
+        """[rounds, batch] numbers in [0, 1)."""
+        keys = torch.tensor([key(self.seed, "replay", round_) for round_ in rounds.tolist()])
+        return uniform(keys[:, None], torch.arange(self.batch))
 
     def _read(self, first: int, last: int) -> dict[str, Tensor]:
         places = torch.arange(first, last) % self.capacity
