@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 REQUIREMENTS := pyproject.toml constraints.txt
-# Of import_time memory control off_policy time_to_reward language; all when empty. BENCH_ARGS=--go-on on a busy machine.
+# Of import_time memory control off_policy language time_to_reward (all when empty) and time_to_reward_sac.
+# BENCH_ARGS=--go-on measures on a busy machine too.
 BENCHMARKS ?=
 BENCH_ARGS ?=
 

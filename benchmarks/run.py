@@ -32,14 +32,17 @@ from report import FOLDER, commit, grid, load, processor, refuse_busy
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRIPTS: Mapping[str, Sequence[str]] = {
-    "import_time": (),
-    "memory": (),
-    "control": ("--go-on",),
-    "off_policy": ("--go-on",),
-    "time_to_reward": ("--go-on",),
-    "language": ("--go-on",),
+    "import_time": ("import_time.py",),
+    "memory": ("memory.py",),
+    "control": ("control.py", "--go-on"),
+    "off_policy": ("off_policy.py", "--go-on"),
+    "language": ("language.py", "--go-on"),
+    "time_to_reward": ("time_to_reward.py", "cartpole", "pendulum", "--go-on"),
+    "time_to_reward_sac": ("time_to_reward.py", "sac", "--go-on"),
 }
-"""In this order, with these arguments: whether the machine is busy is asked once, here."""
+"""In this order; whether the machine is busy is asked once, here. Those that use two cores come last."""
+ON_REQUEST = ("time_to_reward_sac",)
+"""Run only when named, or together they would take more than 20 minutes."""
 OWN = ("commit", "time", "load average")
 """What a table says about its run beside the versions, which are the same for all."""
 
@@ -50,7 +53,7 @@ def stem() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}-{kind}-{os.cpu_count()}core"
 
 
-def run(name: str, arguments: Sequence[str], place: Path) -> dict[str, Any]:
+def run(name: str, line: Sequence[str], place: Path) -> dict[str, Any]:
     """One script with its own folder for tables; what it took.
 
     Raises:
@@ -58,7 +61,7 @@ def run(name: str, arguments: Sequence[str], place: Path) -> dict[str, Any]:
     """
     before, began = load(), time.perf_counter()
     environment = {"OMP_NUM_THREADS": "1", **os.environ, FOLDER: str(place)}
-    command = [sys.executable, str(HERE / f"{name}.py"), *arguments]
+    command = [sys.executable, str(HERE / line[0]), *line[1:]]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait()
@@ -170,7 +173,12 @@ def publish(result: Mapping[str, Any], drawn: Sequence[Path], results: Path) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scripts", nargs="*", metavar="script", help=f"of {', '.join(SCRIPTS)}; all if none is named")
+    parser.add_argument(
+        "scripts",
+        nargs="*",
+        metavar="script",
+        help=f"of {', '.join(SCRIPTS)}; all save {', '.join(ON_REQUEST)} if none is named",
+    )
     parser.add_argument("--go-on", action="store_true", help="measure on a busy machine too, and say so in the tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--name", default=stem(), help="of the result; <date>-<machine kind> if not given")
@@ -182,7 +190,7 @@ def main() -> int:
     ran, found, drawn = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for name in chosen.scripts or SCRIPTS:
+            for name in chosen.scripts or [name for name in SCRIPTS if name not in ON_REQUEST]:
                 place = Path(folder) / name
                 place.mkdir()
                 print(f"== {name}", flush=True)

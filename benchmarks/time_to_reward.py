@@ -5,8 +5,9 @@
 
 Settings of rl-baselines3-zoo (`TASKS`). At fixed steps every arm plays the same held-out episodes of its seed with
 deterministic actions, off the clock; a run ends at the task's mean return. Arms take turns seed by seed, so that all
-see the same machine. The zoo tuned its Pendulum settings for generalised state-dependent exploration (gSDE), which the
-library does not have: that is an arm of its own beside the two equal ones. Runs that never get there count as infinite.
+see the same machine; on two cores two runs go side by side. The zoo tuned its Pendulum settings for generalised
+state-dependent exploration (gSDE), which the library does not have: that is an arm of its own beside the two equal
+ones. Runs that never get there count as infinite.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from math import inf, isfinite
+from multiprocessing import get_context
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -244,18 +247,34 @@ def told(task: Task | OffPolicy) -> str:
     )
 
 
-def run(task: Task | OffPolicy, seeds: int) -> dict[str, list[dict[str, Any]]]:
-    """By arm, steps and seconds of every seed."""
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms(task)}
-    for seed in range(seeds):
-        for name, arm in arms(task).items():
-            clock = Clock()
-            steps = arm(seed, clock)
-            solved = steps is not None
-            spent = {"wall": clock.wall if solved else inf, "cpu": clock.cpu if solved else inf}
-            runs[name].append({"seed": seed, "steps": steps if solved else inf, **spent})
-            print(f"{name} seed {seed}: {steps} steps, {clock.wall:.2f} s wall, {clock.cpu:.2f} s CPU", flush=True)
+def timed(name: str, arm: str, seed: int) -> dict[str, Any]:
+    """One run: steps and seconds, infinite where it never got there."""
+    torch.set_num_threads(1)
+    clock = Clock()
+    steps = arms(TASKS[name])[arm](seed, clock)
+    print(f"{arm} seed {seed}: {steps} steps, {clock.wall:.2f} s wall, {clock.cpu:.2f} s CPU", flush=True)
+    if steps is None:
+        return {"seed": seed, "steps": inf, "wall": inf, "cpu": inf}
+    return {"seed": seed, "steps": steps, "wall": clock.wall, "cpu": clock.cpu}
+
+
+def run(name: str, seeds: int, at_once: int) -> dict[str, list[dict[str, Any]]]:
+    """By arm, steps and seconds of every seed; `at_once` runs side by side, each in a process of its own."""
+    jobs = [(name, arm, seed) for seed in range(seeds) for arm in arms(TASKS[name])]
+    if at_once == 1:
+        done = [timed(*job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
+            done = list(pool.map(timed, *zip(*jobs, strict=True)))
+    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms(TASKS[name])}
+    for (_, arm, _), found in zip(jobs, done, strict=True):
+        runs[arm].append(found)
     return runs
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def median(found: list[dict[str, Any]], key: str) -> float:
@@ -293,17 +312,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", metavar="task", help=f"of {', '.join(TASKS)}; all when none is named")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--at-once", type=int, default=min(2, cores()), help="runs side by side, one to a core")
     parser.add_argument("--go-on", action="store_true", help="measure on a busy machine too, and say so in the table")
     chosen = parser.parse_args()
     unknown = [name for name in chosen.tasks if name not in TASKS]
     if unknown:
         parser.error(f"task must be of {', '.join(TASKS)}; got {', '.join(unknown)}.")
-    torch.set_num_threads(1)
+    mark = refuse_busy(chosen.go_on)
     for name in chosen.tasks or TASKS:
         task = TASKS[name]
-        mark = refuse_busy(chosen.go_on)
-        runs = run(task, chosen.seeds)
-        notes = f"{mark}{told(task)} Medians of {chosen.seeds} seeds; the ratio is of processor time."
+        runs = run(name, chosen.seeds, chosen.at_once)
+        beside = f", {chosen.at_once} runs side by side, one to a core" if chosen.at_once > 1 else ""
+        notes = f"{mark}{told(task)} Medians of {chosen.seeds} seeds{beside}; the ratio is of processor time."
         packages = ("torch", "gymnasium", "stable-baselines3")
         write(f"time_{name}", task.title, rows(runs), machine(*packages), notes, ratios(task, runs))
 

@@ -30,14 +30,20 @@ write({name!r}, "A title", [{{"arm": "ascent", "steps/s": {speed}}}], machine("t
 
 @pytest.fixture
 def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three fake scripts, of which `broken` fails after its table."""
+    """Fake scripts, of which `broken` fails after its table and `asked` runs only when named."""
     home = tmp_path / "scripts"
     home.mkdir()
-    for name, speed, end in (("first", 300, ""), ("broken", 50, "raise SystemExit(3)"), ("last", 150, "")):
+    for name, speed, end in (
+        ("first", 300, ""),
+        ("broken", 50, "raise SystemExit(3)"),
+        ("last", 150, ""),
+        ("asked", 1, ""),
+    ):
         text = SCRIPT.format(here=str(run.HERE), name=name, speed=speed, end=end)
         (home / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.setattr(run, "HERE", home)
-    monkeypatch.setattr(run, "SCRIPTS", {"first": (), "broken": (), "last": ()})
+    monkeypatch.setattr(run, "ON_REQUEST", ("asked",))
+    monkeypatch.setattr(run, "SCRIPTS", {name: (f"{name}.py",) for name in ("first", "broken", "last", "asked")})
     return tmp_path / "results"
 
 
@@ -83,6 +89,16 @@ def test_a_part_run_keeps_the_other_tables_of_the_same_result(scripts: Path, mon
     assert [entry["script"] for entry in after["scripts"]] == ["first", "last"]
 
 
+def test_some_scripts_run_only_when_named(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran(monkeypatch, scripts, "last", "asked")
+    assert [entry["script"] for entry in result(scripts)["scripts"]] == ["last", "asked"]
+
+
+def test_every_script_is_there() -> None:
+    assert all((run.HERE / line[0]).is_file() for line in run.SCRIPTS.values())
+    assert set(run.ON_REQUEST) <= set(run.SCRIPTS)
+
+
 def test_an_unknown_script_is_refused_before_anything_runs(
     scripts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +119,7 @@ def test_an_interrupt_ends_the_scripts_children_and_keeps_the_results(tmp_path: 
     )
     driver = (
         f"import sys; sys.path.insert(0, {str(run.HERE)!r}); import run; from pathlib import Path\n"
-        f"run.HERE, run.SCRIPTS = Path({str(tmp_path)!r}), {{'slow': ()}}\n"
+        f"run.HERE, run.SCRIPTS = Path({str(tmp_path)!r}), {{'slow': ('slow.py',)}}\n"
         f"sys.argv = ['run.py', '--go-on', '--name', 'x', '--results', {str(results)!r}]\n"
         "sys.exit(run.main())"
     )

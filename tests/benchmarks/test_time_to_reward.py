@@ -104,6 +104,27 @@ def test_the_peers_policy_is_asked_for_what_it_would_do(name: str, more: dict[st
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_every_seed_of_every_arm_is_run(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(name: str, arm: str, seed: int) -> dict[str, Any]:
+        return {"arm": arm, "seed": seed}
+
+    class Pool:
+        def __init__(self, count: int, _: Any) -> None:
+            assert count == 2
+
+        def __enter__(self) -> Any:
+            return SimpleNamespace(map=lambda function, *columns: map(function, *columns))
+
+        def __exit__(self, *_: Any) -> None: ...
+
+    monkeypatch.setattr(time_to_reward, "timed", quick)
+    monkeypatch.setattr(time_to_reward, "ProcessPoolExecutor", Pool)
+    runs = time_to_reward.run("pendulum", 2, at_once)
+    assert list(runs) == ([OURS, PEER, SDE] if HAS_PEER else [OURS])
+    assert all(found == [{"arm": arm, "seed": seed} for seed in range(2)] for arm, found in runs.items())
+
+
 def test_runs_that_never_got_there_count_as_infinite_and_give_no_ratio() -> None:
     good = [{"seed": seed, "steps": 10.0, "wall": 2.0, "cpu": 2.0} for seed in range(3)]
     bad = [{"seed": seed, "steps": inf, "wall": inf, "cpu": inf} for seed in range(3)]
