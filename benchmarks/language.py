@@ -49,7 +49,7 @@ def side(*arguments: str) -> Any:
 
 def compare(works: Sequence[Work], variant: str, only: str | None) -> list[dict[str, Any]]:
     """Every workload: both arms (or one), and the floor."""
-    arms = [("ascent", ""), ("trl", variant)]
+    arms = [("ascent", "default"), ("trl", variant)]
     arms = [pair for pair in arms if only in (None, pair[0])]
     found = []
     for work in works:

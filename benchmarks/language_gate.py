@@ -82,7 +82,7 @@ def gate(
             }
         )
     for row in found:
-        if row["largest gradient"] < 100 * tolerance:
+        if row["largest gradient"] < (1e-6 if relative else 100 * tolerance):
             raise SystemExit(f"the gate proves nothing: the gradient is too small, {row}.")
         for quantity in ("advantage", "loss", "gradient"):
             if not row[quantity] <= tolerance:
