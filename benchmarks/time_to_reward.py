@@ -149,7 +149,7 @@ class Theirs:
 def ours(task: Task, seed: int, clock: Clock) -> int | None:
     """Environment steps of the library until solved, or None."""
     system = assembly(task.work, seed, task.rounds).system
-    policy = system.models["policy"]
+    policy: Any = system.models["policy"]
 
     class Watch:
         def updated(self, loop: Loop) -> None: ...
@@ -278,7 +278,7 @@ def cores() -> int:
 
 
 def median(found: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(each[key] for each in found)
+    return float(statistics.median(each[key] for each in found))
 
 
 def rows(runs: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -303,8 +303,8 @@ def ratios(task: Task | OffPolicy, runs: Mapping[str, list[dict[str, Any]]]) -> 
         theirs = median(runs[name], "cpu")
         if name != OURS and isfinite(mine) and isfinite(theirs):
             target = 1.0 if name == PEER else None
-            shown = (f"{median(runs[arm], 'wall'):.1f} s" for arm in (OURS, name))
-            found.append(Ratio(task.title, name, *shown, round(theirs / mine, 2), target))
+            own, other = (f"{median(runs[arm], 'wall'):.1f} s" for arm in (OURS, name))
+            found.append(Ratio(task.title, name, own, other, round(theirs / mine, 2), target))
     return found
 
 
