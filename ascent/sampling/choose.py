@@ -11,6 +11,7 @@ from torch import nn
 from ascent.core.random import key, mix
 from ascent.policies.causal import CausalPolicy, accepts
 from ascent.policies.lean.weights import refusal
+from ascent.sampling.captured import Captured
 from ascent.sampling.decode import Cached, Decoder, Uncached
 from ascent.sampling.lean import Lean
 
@@ -24,12 +25,15 @@ TRIED_TOKENS = 4
 def decoder_for(policy: CausalPolicy) -> Decoder:
     """The fastest decoder that the architecture allows.
 
-    A model of the Llama family is decoded by `Lean`, once a few tokens have shown that it says what the model's own
-    forward says; where it does not, a warning names the difference and the model's own forward is used.
+    A model of the Llama family is decoded by `Lean` (on CUDA by `Captured`), once a few tokens have shown that it
+    says what the model's own forward says; where it does not, a warning names the difference and the model's own
+    forward is used.
     """
     if "past_key_values" not in accepts(policy.base):
         return Uncached(policy)
-    return Lean(policy) if refusal(policy.base) is None and agrees(policy) else Cached(policy)
+    if refusal(policy.base) is not None or not agrees(policy):
+        return Cached(policy)
+    return Captured(policy) if policy.device.type == "cuda" else Lean(policy)
 
 
 def agrees(policy: CausalPolicy) -> bool:

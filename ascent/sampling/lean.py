@@ -43,15 +43,17 @@ class Lean:
     else works on the rows that are left.
     """
 
-    def __init__(self, policy: CausalPolicy) -> None:
-        self.policy = policy
+    def __init__(self, policy: CausalPolicy, block: int = BLOCK) -> None:
+        self.policy, self.block = policy, block
 
     def start(self, prompt: Tensor, real: Tensor, copies: int, room: int) -> Tensor:
         weights = self.weights = read(self.policy.base)
         plain = Cached(self.policy)
         logits = plain.start(prompt, real, 1, room)
         count, width = prompt.shape
-        self.hidden_prompt = None
+        self.hidden_prompt: Tensor | None = None
+        self.hidden_own: Tensor | None = None
+        self.nothing = logits.new_zeros(1)
         if plain.seen is not None:
             unseen = torch.zeros(count, 1, 1, width, dtype=logits.dtype, device=logits.device)
             unseen.masked_fill_(~real[:, None, None], -torch.inf)
@@ -75,23 +77,37 @@ class Lean:
         return Memory(
             keys.transpose(2, 3).reshape(count * groups, size, width),
             values.reshape(count * groups, width, size),
-            keys.new_empty(count, groups, copies, BLOCK, size),
-            values.new_empty(count, groups, copies, BLOCK, size),
+            keys.new_zeros(count, groups, copies, self.block, size),
+            values.new_zeros(count, groups, copies, self.block, size),
         )
 
     def _rotations(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [length, 1, D] of each place, the sine with the sign of the half that it turns."""
+        """Cosines and sines [length, D] of each place, the sine with the sign of the half that it turns."""
         places = torch.arange(length, device=like.device)[None]
         cos, sin = self.policy.base.model.rotary_emb(like, places)
         half = self.weights.size // 2
-        return cos[0, :, None], torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], -1)
+        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
 
     def step(self, tokens: Tensor) -> Tensor:
-        weights = self.weights
-        if self.used and self.used % BLOCK == 0:
-            self._grow()
+        self._make_room()
         place = self.place if self.row_of_slot is None else self.place[self.row_of_slot]
-        cos, sin = self.cos[place], self.sin[place]
+        logits = self._forward(tokens, place)
+        self.place = self.place + 1
+        self.used += 1
+        return logits
+
+    def _make_room(self) -> None:
+        if self.used < self.memory[0].keys.shape[3]:
+            return
+        for memory in self.memory:
+            memory.keys = functional.pad(memory.keys, (0, 0, 0, self.block))
+            memory.values = functional.pad(memory.values, (0, 0, 0, self.block))
+
+    def _forward(self, tokens: Tensor, place: Tensor) -> Tensor:
+        """Logits [B, V] behind one token of each row; `place` [P G] of it, counted from its prompt's first."""
+        weights = self.weights
+        shape = self.prompts, self.slots, 1, weights.size
+        cos, sin = self.cos[place].view(shape), self.sin[place].view(shape)
         flow = functional.embedding(tokens, weights.embedding)
         for layer, memory in zip(weights.layers, self.memory, strict=True):
             seen = self._attend(layer, memory, self._normed(flow, layer.entry), cos, sin)
@@ -99,15 +115,7 @@ class Lean:
             wide = _linear(self._normed(flow, layer.middle), layer.gate_up, layer.gate_up_bias)
             gate, up = wide.chunk(2, -1)
             _add(flow, functional.silu(gate, inplace=True).mul_(up), layer.down, layer.down_bias)
-        self.place = self.place + 1
-        self.used += 1
         return functional.linear(self._normed(flow, weights.norm), weights.head, weights.head_bias)
-
-    def _grow(self) -> None:
-        for memory in self.memory:
-            memory.keys, memory.values = (
-                functional.pad(item, (0, 0, 0, BLOCK)) for item in (memory.keys, memory.values)
-            )
 
     def _normed(self, flow: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(flow, weight.shape, weight, self.weights.epsilon)
@@ -119,71 +127,84 @@ class Lean:
         qkv = _linear(flow, layer.qkv, layer.qkv_bias)
         if self.row_of_slot is not None:
             qkv = qkv.index_select(0, self.row_of_slot)
-        qkv = qkv.view(count * slots, heads + 2 * groups, size)
-        both, value = qkv[:, : heads + groups], qkv[:, heads + groups :]
+        qkv = qkv.view(count, slots, heads + 2 * groups, size)
+        both, value = qkv[:, :, : heads + groups], qkv[:, :, heads + groups :]
         if layer.query_norm is not None and layer.key_norm is not None:
-            both = torch.cat(
-                [self._normed(both[:, :heads], layer.query_norm), self._normed(both[:, heads:], layer.key_norm)], 1
-            )
+            query, key = both.split([heads, groups], 2)
+            both = torch.cat([self._normed(query, layer.query_norm), self._normed(key, layer.key_norm)], 2)
         both = torch.addcmul(both * cos, both.roll(size // 2, -1), sin)
-        query = both[:, :heads] * weights.scaling
-        query = query.view(count, slots, groups, -1, size).transpose(1, 2).reshape(count * groups, -1, size)
-
-        now = self.used
-        memory.keys[:, :, :, now] = both[:, heads:].view(count, slots, groups, size).transpose(1, 2)
-        memory.values[:, :, :, now] = value.view(count, slots, groups, size).transpose(1, 2)
-        keys, values = (
-            item.view(count * groups * slots, -1, size)[:, : now + 1] for item in (memory.keys, memory.values)
-        )
-        own = torch.bmm(query.reshape(len(keys), -1, size), keys.transpose(1, 2)).view(*query.shape[:2], -1)
-        if self.hidden_prompt is None:
-            shared = torch.bmm(query, memory.prompt_keys)
-        else:
-            shared = torch.baddbmm(self.hidden_prompt, query, memory.prompt_keys)
+        query = both[:, :, :heads].view(count, slots, groups, -1, size).transpose(1, 2)
+        query = query.reshape(count * groups, -1, size)
+        keys, values = self._remember(memory, both[:, :, heads:].transpose(1, 2), value.transpose(1, 2))
+        apart = (count * groups * slots, -1)
+        own = self._scores(self.hidden_own, query.reshape(*apart, size), keys).view(*query.shape[:2], -1)
+        shared = self._scores(self.hidden_prompt, query, memory.prompt_keys)
         share = torch.cat([shared, own], -1).softmax(-1)
         width = shared.shape[-1]
-        seen = torch.bmm(share[..., width:].view(len(keys), -1, now + 1), values).view(query.shape)
+        seen = torch.bmm(share[..., width:].view(*apart, own.shape[-1]), values).view(query.shape)
         seen.baddbmm_(share[..., :width], memory.prompt_values)
         seen = seen.view(count, groups, slots, -1).transpose(1, 2).reshape(count * slots, heads * size)
         return seen if self.slot_of_row is None else seen.index_select(0, self.slot_of_row)
+
+    def _scores(self, hidden: Tensor | None, query: Tensor, keys: Tensor) -> Tensor:
+        """Attention scores [N, M, n] of queries [N, M, D] and keys [N, D, n]; `hidden` is -inf where not to look."""
+        scaling = self.weights.scaling
+        if hidden is None:
+            return torch.baddbmm(self.nothing, query, keys, beta=0, alpha=scaling)
+        return torch.baddbmm(hidden, query, keys, alpha=scaling)
+
+    def _remember(self, memory: Memory, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the present token's [P, K, G, D]; keys [P K G, D, n] and values [P K G, n, D] so far."""
+        now = self.used
+        memory.keys[:, :, :, now] = key
+        memory.values[:, :, :, now] = value
+        keys, values = memory.keys.flatten(0, 2), memory.values.flatten(0, 2)
+        return keys[:, : now + 1].transpose(1, 2), values[:, : now + 1]
 
     def keep(self, rows: Tensor) -> None:
         slot = rows if self.slot_of_row is None else self.slot_of_row[rows]
         self.owner, self.place = self.owner[rows], self.place[rows]
         prompts, number, counts = self.owner.unique_consecutive(return_inverse=True, return_counts=True)
         count, slots = len(prompts), int(counts.max())
-        first = counts.cumsum(0) - counts
-        new = number * slots + torch.arange(len(rows), device=rows.device) - first[number]
-        # A hole repeats the first row of its prompt; nobody reads what it sees.
-        row_of_slot = first.repeat_interleave(slots).index_put((new,), torch.arange(len(rows), device=rows.device))
-        source = slot[row_of_slot]
-        for memory in self.memory:
-            memory.keys, memory.values = (
-                self._moved(item, source, count, slots) for item in (memory.keys, memory.values)
-            )
-        if count < self.prompts:
-            self._forget(prompts)
-        self.owner, self.prompts, self.slots = number, count, slots
-        full = len(rows) == count * slots
-        self.row_of_slot, self.slot_of_row = (None, None) if full else (row_of_slot, new)
+        seat, source = seats(number, counts, slot, count, slots)
+        self._move(prompts, source, count, slots)
+        self.owner = number
+        self.row_of_slot = self.slot_of_row = None
+        if len(rows) < count * slots:
+            # A hole repeats the first row; nobody reads what it sees.
+            places = torch.arange(len(rows), device=rows.device)
+            self.row_of_slot, self.slot_of_row = places.new_zeros(count * slots).index_put((seat,), places), seat
 
-    def _moved(self, cache: Tensor, source: Tensor, count: int, slots: int) -> Tensor:
-        """The cache [P', K, G', R, D] whose slots are those numbered `source` of the old one."""
-        old, used = cache.shape[2], self.used
-        grown = cache.new_empty(count, cache.shape[1], slots, *cache.shape[3:])
-        kept = cache[:, :, :, :used].transpose(1, 2)[source // old, source % old]
-        grown[:, :, :, :used] = kept.view(count, slots, *kept.shape[1:]).transpose(1, 2)
-        return grown
-
-    def _forget(self, prompts: Tensor) -> None:
-        """Drop the prompts that have no rows left."""
-        pairs = (
-            prompts[:, None] * self.weights.groups + torch.arange(self.weights.groups, device=prompts.device)
-        ).view(-1)
+    def _move(self, prompts: Tensor, source: Tensor, count: int, slots: int) -> None:
+        """Go on with `prompts` [count] and with the slots [count * slots] that were numbered `source`."""
+        groups = self.weights.groups
+        pairs = (prompts[:, None] * groups + torch.arange(groups, device=prompts.device)).view(-1)
         if self.hidden_prompt is not None:
             self.hidden_prompt = self.hidden_prompt[pairs]
         for memory in self.memory:
             memory.prompt_keys, memory.prompt_values = memory.prompt_keys[pairs], memory.prompt_values[pairs]
+            memory.keys = self._moved(memory.keys, source, count, slots)
+            memory.values = self._moved(memory.values, source, count, slots)
+        self.prompts, self.slots = count, slots
+
+    def _moved(self, cache: Tensor, source: Tensor, count: int, slots: int) -> Tensor:
+        old, used = cache.shape[2], self.used
+        grown = cache.new_zeros(count, cache.shape[1], slots, *cache.shape[3:])
+        kept = cache[:, :, :, :used].transpose(1, 2)[source // old, source % old]
+        grown[:, :, :, :used] = kept.view(count, slots, *kept.shape[1:]).transpose(1, 2)
+        return grown
+
+
+def seats(number: Tensor, counts: Tensor, slot: Tensor, count: int, slots: int) -> tuple[Tensor, Tensor]:
+    """Rows of prompts `number` [B] (ascending, `counts` of each) in slots [count, slots].
+
+    Returns:
+        The new slot [B] of each row, and for each new slot [count * slots] the old one that it continues, out of
+        `slot` [B], the rows' old ones; a hole continues that of the first row.
+    """
+    first = counts.cumsum(0) - counts
+    seat = number * slots + torch.arange(len(number), device=number.device) - first[number]
+    return seat, slot[:1].repeat(count * slots).index_put((seat,), slot)
 
 
 def _linear(flow: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
