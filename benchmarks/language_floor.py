@@ -9,7 +9,6 @@ with these products in float32 on these threads.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,7 @@ PARTS = 8  # training attention is padded within so many parts of sorted lengths
 
 
 def floor(work: Work, repeats: int = 3) -> dict[str, float]:
-    """Seconds of `sample` and `train` (forward, backward), the median of `repeats` after one that does not count."""
+    """Seconds of `sample` and `train` (forward, backward), the least of `repeats` after one that does not count."""
     import torch
 
     torch.set_num_threads(work.threads)
@@ -30,18 +29,18 @@ def floor(work: Work, repeats: int = 3) -> dict[str, float]:
     with torch.inference_mode():
         products = Products(work)
         return {
-            "sample": _median(lambda: products.decode(lengths), repeats),
-            "train": _median(lambda: products.train(lengths), repeats),
+            "sample": _least(lambda: products.decode(lengths), repeats),
+            "train": _least(lambda: products.train(lengths), repeats),
         }
 
 
-def _median(function: Callable[[], None], repeats: int) -> float:
+def _least(function: Callable[[], None], repeats: int) -> float:
     seconds = []
     for _ in range(repeats + 1):
         since = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - since)
-    return statistics.median(seconds[1:])
+    return min(seconds[1:])
 
 
 class Products:

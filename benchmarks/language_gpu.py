@@ -146,9 +146,9 @@ def rows_of(arms: Sequence[dict[str, Any]], floors: dict[str, float]) -> list[di
         rows.append(
             {
                 "arm": f"{arm['arm']}, {arm['variant']}",
-                "step, ms": spread(told["wall"]),
+                "whole step, ms": spread(told["wall"]),
                 **{f"{name}, ms": f"{1000 * told['phases'][name][1]:.0f}" for name in PHASES},
-                "step / floor": f"{told['wall'][1] / sum(floors.values()):.2f}",
+                "whole / floor": f"{told['wall'][1] / sum(floors.values()):.2f}",
                 "response tokens/s": str(round(told["tokens/s"])),
                 "peak memory, MB": str(round(told["peak"])),
                 "first step, s": f"{told['first']:.1f}",
