@@ -80,7 +80,7 @@ class Captured(Lean):
 
     def keep(self, rows: Tensor) -> None:
         seat = self.seat[rows]
-        prompts, number, counts = (seat // self.slots).unique_consecutive(return_inverse=True, return_counts=True)
+        prompts, number, counts = torch.unique_consecutive(seat // self.slots, return_inverse=True, return_counts=True)
         count = halved(self.prompts, len(prompts))
         slots = halved(self.slots, int(counts.max()))
         if (count, slots) == (self.prompts, self.slots):
@@ -104,7 +104,7 @@ def replayed(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
     It runs once before, on a stream of its own, so that libraries allocate what they keep outside of the graph.
     """
-    aside = torch.cuda.Stream()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         run()

@@ -58,7 +58,7 @@ def difference_from_own(policy: CausalPolicy) -> float:
 
     Both read two padded prompts and are fed the same tokens; one row leaves on the way.
     """
-    vocabulary = len(policy.base.get_input_embeddings().weight)
+    vocabulary = policy.config.get_text_config().vocab_size
     words = mix(torch.tensor(key("compare")), torch.arange(6)[:, None], torch.arange(6)) % vocabulary
     prompt, real = words[:2].to(policy.device), torch.ones(2, 6, dtype=torch.bool, device=policy.device)
     real[1, :2] = False

@@ -164,7 +164,7 @@ def _two_levels(share: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     """
     size = share.shape[-1]
     whole = size // BLOCK
-    sums = share[:, : whole * BLOCK].unflatten(-1, (whole, BLOCK)).sum(-1)
+    sums = torch.unflatten(share[:, : whole * BLOCK], -1, (whole, BLOCK)).sum(-1)
     sums = torch.cat([sums, share[:, whole * BLOCK :].sum(-1, keepdim=True)], -1).double()
     cumulative = sums.cumsum(-1)
     total = cumulative[:, -1:]

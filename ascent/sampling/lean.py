@@ -8,6 +8,7 @@ the same numbers take up to three times as long, so it never has room for much m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -58,10 +59,8 @@ class Lean:
             unseen = torch.zeros(count, 1, 1, width, dtype=logits.dtype, device=logits.device)
             unseen.masked_fill_(~real[:, None, None], -torch.inf)
             self.hidden_prompt = unseen.expand(-1, weights.groups, -1, -1).reshape(-1, 1, width)
-        self.memory = [
-            self._remembered(layer.keys, layer.values, copies)
-            for layer in plain.cache.layers  # type: ignore[attr-defined]
-        ]
+        layers: list[Any] = plain.cache.layers
+        self.memory = [self._remembered(layer.keys, layer.values, copies) for layer in layers]
         self.cos, self.sin = self._rotations(width + room, logits)
         self.prompts, self.slots, self.used = count, copies, 0
         # Row of each slot and slot of each row; None while they are the same.
@@ -130,7 +129,7 @@ class Lean:
         qkv = qkv.view(count, slots, heads + 2 * groups, size)
         both, value = qkv[:, :, : heads + groups], qkv[:, :, heads + groups :]
         if layer.query_norm is not None and layer.key_norm is not None:
-            query, key = both.split([heads, groups], 2)
+            query, key = torch.split(both, [heads, groups], 2)
             both = torch.cat([self._normed(query, layer.query_norm), self._normed(key, layer.key_norm)], 2)
         both = torch.addcmul(both * cos, both.roll(size // 2, -1), sin)
         query = both[:, :, :heads].view(count, slots, groups, -1, size).transpose(1, 2)
@@ -164,7 +163,7 @@ class Lean:
     def keep(self, rows: Tensor) -> None:
         slot = rows if self.slot_of_row is None else self.slot_of_row[rows]
         self.owner, self.place = self.owner[rows], self.place[rows]
-        prompts, number, counts = self.owner.unique_consecutive(return_inverse=True, return_counts=True)
+        prompts, number, counts = torch.unique_consecutive(self.owner, return_inverse=True, return_counts=True)
         count, slots = len(prompts), int(counts.max())
         seat, source = seats(number, counts, slot, count, slots)
         self._move(prompts, source, count, slots)

@@ -88,6 +88,7 @@ class VectorSampler:
         self.consumed = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self.finished: list[tuple[float, int]] = []
+        self._mean: dict[str, float] | None = None  # of `recent`, until another episode ends
         self._taken = 0
         self._noise = Ahead(self._named, steps * max(AHEAD // steps, 1))
         self._episode = np.zeros(count, np.int64)
@@ -229,6 +230,7 @@ class VectorSampler:
             length = len(self._history[place]) + len(actions) - begun[place]
             self.finished.append((float(self._return[place]), length))
             self.recent.append(self.finished[-1])
+            self._mean = None
             self._history[place] = []
             begun[place] = len(actions)
         self._return[ended] = 0.0
@@ -239,8 +241,10 @@ class VectorSampler:
         """Mean return and length of the last 100 finished episodes; empty before the first."""
         if not self.recent:
             return {}
-        returns, lengths = zip(*self.recent, strict=True)
-        return {"episode_return": float(np.mean(returns)), "episode_length": float(np.mean(lengths))}
+        if self._mean is None:
+            returns, lengths = zip(*self.recent, strict=True)
+            self._mean = {"episode_return": float(np.mean(returns)), "episode_length": float(np.mean(lengths))}
+        return self._mean
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the continuation depends on, the policy's weights aside: plain numbers, lists, tensors."""
@@ -276,6 +280,7 @@ class VectorSampler:
         self._episode = np.asarray(state["episode"], np.int64)
         self._return = np.asarray(state["return"], np.float64)
         self.recent = deque([(float(total), int(length)) for total, length in state["recent"]], maxlen=RECENT)
+        self._mean = None
         self._memory = state["memory"].numpy().copy() if "memory" in state else None
         for name, statistics in self._statistics():
             if name not in state:

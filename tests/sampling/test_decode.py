@@ -67,3 +67,40 @@ def test_the_recorded_log_prob_is_that_of_the_distribution_in_every_precision(dt
     tokens, log_prob = draw(logits, torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), 1.0, 0, 1.0)
     expected = logits.double().log_softmax(-1)[torch.arange(3), tokens]
     torch.testing.assert_close(log_prob.double(), expected, atol=1e-6, rtol=0)
+
+
+def accumulated(logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The draw by its definition: the whole cumulative distribution in float64."""
+    log_probs = logits.double().log_softmax(-1)
+    tokens = torch.searchsorted(log_probs.exp().cumsum(-1), uniform[:, None], right=True)
+    return tokens[:, 0], log_probs.gather(-1, tokens)[:, 0]
+
+
+@pytest.mark.parametrize("vocabulary", [17, 1024, 1025, 1536, 5000, 32000])
+def test_every_size_of_vocabulary_draws_by_the_definition(vocabulary: int) -> None:
+    """Thousands of draws at every scale: a token may differ only where rounding at a boundary moves it."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    rows = 4000 if vocabulary <= 5000 else 500
+    logits = (
+        torch.randn(rows, vocabulary, generator=generator)
+        * torch.tensor([0.1, 1.0, 4.0, 12.0]).repeat(rows // 4)[:, None]
+    )
+    logits[::3, : vocabulary // 2] = -torch.inf
+    uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
+    tokens, log_prob = draw(logits, uniform, 1.0, 0, 1.0)
+    expected, exact = accumulated(logits, uniform)
+    assert (tokens != expected).sum() <= 1
+    same = tokens == expected
+    torch.testing.assert_close(log_prob[same].double(), exact[same], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("vocabulary", [5, 5000])
+def test_both_ends_of_the_distribution_are_possible_tokens(vocabulary: int) -> None:
+    logits = torch.full((2, vocabulary), -torch.inf)
+    logits[:, [1, 3]] = torch.tensor([0.0, -20.0])
+    uniform = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    assert draw(logits, uniform, 1.0, 0, 1.0)[0].tolist() == [1, 3]
+    alone = torch.full((2, vocabulary), -torch.inf)
+    alone[:, -1] = 0.0
+    tokens, log_prob = draw(alone, uniform, 1.0, 0, 1.0)
+    assert tokens.tolist() == [vocabulary - 1] * 2 and log_prob.tolist() == [0.0, 0.0]
