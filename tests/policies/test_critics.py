@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,7 +66,7 @@ def test_the_first_critics_alone() -> None:
 def test_members_begin_apart_and_the_last_layer_within_its_bound() -> None:
     critics = Critics(3, 2, 2, (8,), seed=4, final=3e-3)
     assert not torch.equal(critics.weight[0][0], critics.weight[0][1])
-    assert float(critics.weight[-1].abs().max()) <= 3e-3 < float(critics.weight[0].abs().max())
+    assert float(critics.weight[-1].detach().abs().max()) <= 3e-3 < float(critics.weight[0].detach().abs().max())
 
 
 def test_evaluation_is_of_the_recorded_action() -> None:
@@ -81,3 +83,16 @@ def test_evaluation_is_of_the_recorded_action() -> None:
 def test_what_it_cannot_build_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Critics(3, 2, **changes)  # type: ignore[arg-type]
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    critics = Critics(3, 2, 2, (8,), seed=4).double()
+    other = copy.deepcopy(critics)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(2.0)
+    before = critics(*inputs()).detach()
+    assert torch.equal(before, Critics(3, 2, 2, (8,), seed=4).double()(*inputs()))
+    assert torch.allclose(other(*inputs())[..., 1], alone(other, 1, *inputs()), rtol=0, atol=1e-12)
+    critics.load_state_dict(other.state_dict())
+    assert torch.equal(critics(*inputs()), other(*inputs())) and not torch.equal(critics(*inputs()), before)
