@@ -20,7 +20,7 @@ from ascent.systems.off_policy import build
 from ascent.training.loop import Loop, System
 from ascent.training.processes import Processes
 
-OURS, PEER, HAND = "ascent", "stable-baselines3", "hand-written"
+OURS, PEER, HAND, FLOOR = "ascent", "stable-baselines3", "hand-written", "matrix products alone"
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,30 @@ class Peer:
         self.model.learn(steps, reset_num_timesteps=False)
 
 
-ARMS: dict[str, Callable[[Setting, int], Arm]] = {OURS: Ours, PEER: Peer, HAND: Hand}
+class Floor:
+    """The matrix products of an update between hidden layers and nothing else, into buffers that are there.
+
+    One of the actor for the next action, two of the target critics; two forward and four backward of the critics; for
+    the policy one forward and two backward of the actor, two forward and two backward of the critics: 16 in all.
+    """
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        inputs, outputs = setting.hidden
+        self.one = [torch.randn(*shape, generator=draw) for shape in ((setting.batch, inputs), (inputs, outputs))]
+        self.two = [tensor.expand(2, *tensor.shape).contiguous() for tensor in self.one]
+        self.results = torch.empty(setting.batch, outputs), torch.empty(2, setting.batch, outputs)
+        self.policy: Any = None
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            for _ in range(4):
+                torch.mm(*self.one, out=self.results[0])
+            for _ in range(6):
+                torch.bmm(*self.two, out=self.results[1])
+
+
+ARMS: dict[str, Callable[[Setting, int], Arm]] = {OURS: Ours, PEER: Peer, HAND: Hand, FLOOR: Floor}
 
 TO_REWARD = Setting(hidden=(64, 64), batch=128, start=500, learning_rate=1e-3)
 """Pendulum within a few thousand steps."""
