@@ -19,7 +19,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from ascent.core.decisions import Decisions
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import character_tokenizer
-from ascent.policies.lean.blocks import RMSNorm
+from ascent.policies.lean.blocks import RMSNorm, Rotation
 from ascent.policies.lean.packed import layout
 
 ALPHABET = "0123456789+=;"
@@ -235,6 +235,13 @@ def test_own_norm_equals_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x, weight: RMSNorm.apply(x, weight, 1e-3), (x, weight))
 
 
+def test_own_rotation_equals_finite_differences() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 6, dtype=torch.float64, generator=draw, requires_grad=True)
+    cos, turn = (torch.randn(3, 1, 6, dtype=torch.float64, generator=draw) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda x: Rotation.apply(x, cos, turn), (x,))
+
+
 def refused(policy: CausalPolicy) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -260,6 +267,10 @@ def test_what_it_does_not_know_is_read_the_plain_way_and_says_why() -> None:
     changed.base.model.layers[1].self_attn.scaling = 0.5
     changed.base.model.layers[1].mlp.forward = lambda x: 0.5 * x
     assert changed.packs
+    assert_same(changed, recorded(*LAYOUTS["ragged"]), 2e-5)
+    gelu = policy_of("llama", hidden_act="gelu")
+    assert gelu.packs
+    assert_same(gelu, recorded(*LAYOUTS["ragged"]), 2e-5)
 
 
 def test_a_text_longer_than_the_window_is_read_the_plain_way(exact_norms: None) -> None:

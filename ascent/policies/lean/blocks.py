@@ -73,6 +73,34 @@ class RMSNorm(torch.autograd.Function):
         return (flowing * factor).mul_(scale).addcmul_(wide, pull).to(x.dtype), to_weight, None
 
 
+class Rotation(torch.autograd.Function):
+    """Rotary embedding `x cos + rotate_half(x) sin`; nothing but the angles is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, turn: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, turn)
+        return swapped(x).mul_(turn).addcmul_(x, cos)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        cos, turn = ctx.saved_tensors
+        return swapped(slope).mul_(swapped(turn)).addcmul_(slope, cos), None, None
+
+
+def swapped(x: Tensor) -> Tensor:
+    """The two halves of the last axis exchanged, a fresh tensor."""
+    first, second = x.chunk(2, -1)
+    return torch.cat([second, first], -1)
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether something expects the module to be called as a whole: a hook, or a forward of its own."""
+    inside = module.__dict__
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in inside or any(inside.get(name) for name in hooks)
+
+
 def normalise(norm: Any, x: Tensor) -> Tensor:
     """What the architecture's RMS norm says of [..., H]."""
     found: Tensor = RMSNorm.apply(x, norm.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
@@ -103,14 +131,16 @@ def states(decoder: Any, layout: Layout) -> Tensor:
         layout: of the tokens.
     """
     flow = decoder.embed_tokens(layout.ids)
-    cos, sin = (half[0, :, None] for half in decoder.rotary_emb(flow, layout.position[None]))
+    cos, sin = (angle[0, :, None] for angle in decoder.rotary_emb(flow, layout.position[None]))
+    first, second = sin.chunk(2, -1)
+    turn = torch.cat([-first, second], -1)
     layers = decoder.layers[: decoder.config.num_hidden_layers]
     for layer in layers[:-1]:
-        flow = _layer(layer, flow, cos, sin, layout, None)
-    return normalise(decoder.norm, _layer(layers[-1], flow, cos, sin, layout, layout.kept))
+        flow = _layer(layer, flow, cos, turn, layout, None)
+    return normalise(decoder.norm, _layer(layers[-1], flow, cos, turn, layout, layout.kept))
 
 
-def _layer(layer: Any, flow: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:
+def _layer(layer: Any, flow: Tensor, cos: Tensor, turn: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:
     """One layer; with `kept` its answers at those tokens only."""
     if kept is not None and len(kept) == len(flow):
         kept = None
@@ -123,10 +153,10 @@ def _layer(layer: Any, flow: Tensor, cos: Tensor, sin: Tensor, layout: Layout, k
     key = _heads(attention, "k", inner)
     value = attention.v_proj(inner).unflatten(-1, (-1, attention.head_dim))
     if kept is None:
-        query = rotate(query, cos, sin)
+        query = rotate(query, cos, turn)
     else:
-        query = rotate(query, cos.index_select(0, kept), sin.index_select(0, kept))
-    key = rotate(key, cos, sin)
+        query = rotate(query, cos.index_select(0, kept), turn.index_select(0, kept))
+    key = rotate(key, cos, turn)
     seen = attend(query, key, value, attention.scaling, layout, kept is not None)
     flow = flow + attention.o_proj(seen.flatten(1))
     return flow + layer.mlp(normalise(layer.post_attention_layernorm, flow))
@@ -139,10 +169,10 @@ def _heads(attention: Any, kind: str, inner: Tensor) -> Tensor:
     return found if norm is None else normalise(norm, found)
 
 
-def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of [m, heads, D] by the cosines and sines [m, 1, D] of the positions."""
-    first, second = heads.chunk(2, -1)
-    return heads * cos + torch.cat([-second, first], -1) * sin
+def rotate(heads: Tensor, cos: Tensor, turn: Tensor) -> Tensor:
+    """Rotary embedding of [m, heads, D] by the cosines and signed sines [m, 1, D] of the positions."""
+    found: Tensor = Rotation.apply(heads, cos, turn)  # type: ignore[no-untyped-call]
+    return found
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, layout: Layout, last: bool) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     LlamaForCausalLM,
     MistralForCausalLM,
@@ -25,7 +25,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2Decode
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3DecoderLayer, Qwen3Model, Qwen3RMSNorm
 
 from ascent.core.decisions import Decisions
-from ascent.policies.lean.blocks import states
+from ascent.policies.lean.blocks import states, watched
 from ascent.policies.lean.packed import layout
 
 # Exactly these classes: a subclass may do anything in its forward.
@@ -66,7 +66,7 @@ def refusal(model: PreTrainedModel) -> str | None:
         return "layers with a sliding window are not among what it knows"
     if decoder.gradient_checkpointing or any(layer.gradient_checkpointing for layer in layers):
         return "gradient checkpointing is on"
-    if any(_watched(module) for modules in expected for module in modules):
+    if any(watched(module) for modules in expected for module in modules):
         return "a hook sits on a module that it does not call as a whole"
     return None
 
@@ -75,12 +75,6 @@ def window(model: PreTrainedModel) -> int | None:
     """The longest text whose attention a sliding window leaves whole (Mistral); None is any."""
     size = getattr(model.config, "sliding_window", None)
     return int(size) if type(model) is MistralForCausalLM and size is not None else None
-
-
-def _watched(module: nn.Module) -> bool:
-    inside = module.__dict__
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in inside or any(inside.get(name) for name in hooks)
 
 
 def disagreement(model: PreTrainedModel, plain: Reader) -> str | None:
