@@ -186,3 +186,25 @@ def test_empty_batches_are_batches() -> None:
 def test_a_table_prints_its_columns_and_their_shapes() -> None:
     shown = repr(Decisions(mask=torch.ones(2, 3, dtype=torch.bool), reward=torch.zeros(2, 3)))
     assert shown == "Decisions(mask [2, 3], reward [2, 3])"
+
+
+def test_whole_is_remembered_for_rows_and_forgotten_with_the_mask():
+    full = Decisions(mask=torch.ones(4, 2, dtype=torch.bool), reward=torch.zeros(4, 2))
+    assert full.whole and full.rows(torch.tensor([1, 3])).whole and full.flatten().whole
+    masked = full.replace(mask=torch.tensor([[True, False]] * 4))
+    assert not masked.whole
+    assert masked.flatten().whole and masked.cut([1, 3])[1].whole is False
+    assert list(full) == ["mask", "reward"], "what is remembered is no column"
+
+
+def test_cut_shares_contexts_that_rows_share():
+    rows = Decisions(
+        mask=torch.ones(3, 1, dtype=torch.bool),
+        context={"x": torch.arange(2.0)[:, None]},
+        context_row=torch.tensor([0, 1, 1]),
+        extras={"budget": torch.tensor([4, 5, 6])},
+    )
+    first, second = rows.cut([1, 2])
+    assert second.context["x"] is rows.context["x"]
+    assert first.context_row.tolist() == [0] and second.context_row.tolist() == [1, 1]
+    assert second.extras["budget"].tolist() == [5, 6]

@@ -125,3 +125,11 @@ def test_gradients_equal_finite_differences() -> None:
             lambda m, s, family=family, further=further: family(m, s).kl(further),
         ):
             assert torch.autograd.gradcheck(number, (mean, log_std))
+
+
+def test_an_unguarded_categorical_has_the_same_entropy_where_nothing_is_forbidden():
+    logits = torch.tensor([[0.3, -2.0, 40.0]], dtype=torch.float64, requires_grad=True)
+    (plain,) = torch.autograd.grad(Categorical(logits).entropy().sum(), logits)
+    (bare,) = torch.autograd.grad(Categorical(logits, guarded=False).entropy().sum(), logits)
+    assert torch.equal(Categorical(logits).entropy(), Categorical(logits, guarded=False).entropy())
+    assert torch.equal(plain, bare)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import ascent
 from ascent.core.decisions import Decisions, MissingColumn
 from ascent.core.random import generator
 from ascent.core.returns import GAE, LambdaReturn, RewardToGo, Score, backward_sum, discounted_sum, gae
@@ -214,3 +215,14 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
     floats = {name: decisions.column(name).to(dtype) for name in ("reward", "value", "next_value")}
     for credit in (GAE(), RewardToGo(0.9, bootstrap=True), LambdaReturn(), Score()):
         assert credit(decisions.replace(**floats)).dtype == dtype
+
+
+def test_the_credit_estimates_once_and_gives_both_as_they_were():
+    method = ascent.method("ppo")
+    _, decisions = method.example(6, 5, 3, torch.float64)
+    credited = method.credit(decisions)
+    assert torch.equal(credited.advantage, method.advantage(decisions))
+    assert torch.equal(credited.value_target, method.value_target(decisions))
+    other = method.replace(value_target=LambdaReturn(0.5, 0.5)).credit(decisions)
+    assert torch.equal(other.value_target, LambdaReturn(0.5, 0.5)(decisions))
+    assert not torch.equal(other.value_target, credited.value_target)

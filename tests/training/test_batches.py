@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ascent.core.decisions import Decisions
 from ascent.core.plan import Plan
-from ascent.training.batches import deal, refuse_small, share, split
+from ascent.training.batches import deal, refuse_small, share, split, updates
 
 
 def grouped(groups: list[int]) -> Decisions:
@@ -112,3 +112,16 @@ def test_a_plan_that_no_collection_can_fill_is_refused_by_number(unit: str, coun
     refuse_small(Plan(minibatches=count, unit=unit), rows=8, groups=4, decisions=48)
     with pytest.raises(ValueError, match=rf"minibatches={count + 1} with {count} {unit}s.*Collect more"):
         refuse_small(Plan(minibatches=count + 1, unit=unit), rows=8, groups=4, decisions=48)
+
+
+@pytest.mark.parametrize(("unit", "groups"), [("row", [0, 1, 2, 3, 4, 5, 6]), ("group", [0, 0, 1, 1, 1, 2, 3])])
+def test_the_updates_hold_the_rows_that_were_dealt(unit, groups):
+    collection = grouped(groups)
+    plan = Plan(minibatches=3, unit=unit)
+    dealt, found = deal(collection, plan, 5, 1, 2), updates(collection, plan, 5, 1, 2)
+    assert dealt is not None
+    for places, update in zip(dealt, found, strict=True):
+        wanted = collection.rows(places).to_tensors()
+        assert wanted.keys() == update.to_tensors().keys()
+        assert all(torch.equal(update.to_tensors()[name], column) for name, column in wanted.items())
+    assert updates(collection, Plan(passes=3), 5, 1, 2)[0] is collection

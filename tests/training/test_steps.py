@@ -114,3 +114,59 @@ def test_a_restored_stepper_goes_on_bit_for_bit(step: Adam | SGD) -> None:
         push(layer, -2.0)
         stepper.step(Clock())
     assert torch.equal(moved(straight), moved(resumed))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_is_torchs_fused_adam_bit_for_bit(decay: float, dtype: torch.dtype) -> None:
+    """Clipping included; one parameter goes without gradient for a step and then takes part again."""
+    ours, theirs = model().to(dtype), model().to(dtype)
+    stepper = Stepper(Adam(0.1, weight_decay=decay, max_gradient_norm=0.5), ours.named_parameters())
+    kind = torch.optim.AdamW if decay else torch.optim.Adam
+    reference = kind(theirs.parameters(), lr=0.1, weight_decay=decay, fused=True)
+    for number in range(5):
+        for layer in (ours, theirs):
+            push(layer, number - 1.5)
+            if number == 2:
+                layer.bias.grad = None
+        stepper.step(Clock())
+        gradients = [parameter.grad for parameter in theirs.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch._foreach_mul_(gradients, (0.5 / (norm + 1e-6)).clamp(max=1.0))
+        reference.step()
+        assert torch.equal(moved(ours), moved(theirs)), number
+    assert float(stepper.state_dict()["bias"]["step"]) == 4
+    for name, parameter in theirs.named_parameters():
+        for moment, number in reference.state[parameter].items():
+            assert torch.equal(stepper.state_dict()[name][moment], number), (name, moment)
+
+
+def test_a_stepper_reads_the_state_that_torchs_adam_saved() -> None:
+    """Checkpoints of before hold `step`, `exp_avg`, `exp_avg_sq` by name; one that is missing starts anew."""
+    ours, theirs = model(), model()
+    reference = torch.optim.Adam(theirs.parameters(), lr=0.1, fused=True)
+    push(theirs, 1.0)
+    reference.step()
+    ours.load_state_dict(theirs.state_dict())
+    stepper = Stepper(Adam(0.1, max_gradient_norm=None), ours.named_parameters())
+    stepper.load_state_dict({"weight": dict(reference.state[theirs.weight])})
+    assert set(stepper.state_dict()) == {"weight"}
+    push(ours, -2.0)
+    push(theirs, -2.0)
+    stepper.step(Clock())
+    reference.step()
+    assert torch.equal(ours.weight, theirs.weight)
+    assert not torch.equal(ours.bias, theirs.bias)
+
+
+def test_two_steppers_over_one_model_keep_their_own_moments() -> None:
+    layer, twin = model(), model()
+    one, other = (Stepper(Adam(rate, max_gradient_norm=None), layer.named_parameters()) for rate in (0.1, 0.01))
+    torchs = [torch.optim.Adam(twin.parameters(), lr=rate, fused=True) for rate in (0.1, 0.01)]
+    for number in range(3):
+        for stepper, reference in zip((one, other), torchs, strict=True):
+            push(layer, number - 1.0)
+            push(twin, number - 1.0)
+            stepper.step(Clock())
+            reference.step()
+    assert torch.equal(moved(layer), moved(twin))

@@ -131,3 +131,15 @@ def test_replay_gives_the_observation_and_refuses_an_early_end():
 def test_no_environment_is_refused():
     with pytest.raises(ValueError, match="environments must be an integer >= 1; got 0"):
         Environments("CartPole-v1", 0)
+
+
+def test_a_copy_whose_episode_is_over_must_be_reset():
+    worlds = Environments(lambda: Count(2), 2)
+    with pytest.raises(RuntimeError, match="copy 0"):
+        worlds.step(np.zeros(2, int))
+    worlds.reset([0, 1], np.ones(2, bool))
+    worlds.step(np.zeros(2, int))
+    worlds.step(np.zeros(2, int))
+    worlds.reset([0, None], np.array([True, False]))
+    with pytest.raises(RuntimeError, match="copy 1"):
+        worlds.step(np.zeros(2, int))
