@@ -191,6 +191,7 @@ def test_it_learns_to_reach(tmp_path: Path, slug: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("slug", METHODS)
 def test_it_swings_the_pendulum_up(tmp_path: Path, slug: str) -> None:
     entries = ["learning_rate=0.001", "critic_learning_rate=0.001", "batch=128", "start=500", "target_rate=0.005"]
@@ -201,7 +202,7 @@ def test_it_swings_the_pendulum_up(tmp_path: Path, slug: str) -> None:
             slug,
             environments=1,
             horizon=64,
-            steps=150 if slug == "td3" else 90,
+            steps=120 if slug == "td3" else 90,
             hidden=(64, 64),
             set=tuple(entries),
             evaluate_every=1000,
