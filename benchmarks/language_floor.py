@@ -54,17 +54,20 @@ class Products:
         shapes = ((3 * hidden, hidden), (hidden, hidden), (6 * hidden, hidden), (hidden, 3 * hidden))
         self.layers = [[torch.randn(shape) for shape in shapes] for _ in range(work.layers)]
         self.head = torch.randn(work.vocabulary, hidden)
+        # Few rows meet a weight that lies the other way up to a fifth sooner; many do not.
+        self.turned = [[weight.T.contiguous() for weight in layer] for layer in self.layers]
+        self.turned_head = self.head.T.contiguous()
         rows = max(work.prompts * work.prompt + work.rows * work.new_tokens, CHUNK)
         self.narrow, self.wide, self.out = (torch.randn(rows, width * hidden) for width in (1, 3, 6))
         self.gradients = [[torch.empty_like(weight) for weight in layer] for layer in self.layers]
         self.to_head = torch.empty_like(self.head)
         self.logits = torch.randn(CHUNK, work.vocabulary)
 
-    def _forward(self, rows: int, attentions: list[Attention]) -> None:
-        for layer in self.layers:
-            for weight in layer:
+    def _forward(self, rows: int, attentions: list[Attention], turned: bool = False) -> None:
+        for layer, others in zip(self.layers, self.turned, strict=True):
+            for weight, other in zip(layer, others, strict=True):
                 given = self.narrow if weight.shape[1] == self.work.hidden else self.wide
-                self.torch.mm(given[:rows], weight.T, out=self._result(rows, weight))
+                self.torch.mm(given[:rows], other if turned else weight.T, out=self._result(rows, weight))
             for attention in attentions:
                 attention.forward()
 
@@ -88,9 +91,9 @@ class Products:
         whole = Attention(work, work.rows, 1, work.prompt + work.new_tokens)
         for position in range(max(lengths)):
             running = sum(length > position for length in lengths)
-            torch.mm(self.narrow[:running], self.head.T, out=self.logits[:running])
+            torch.mm(self.narrow[:running], self.turned_head, out=self.logits[:running])
             if position + 1 < max(lengths):
-                self._forward(running, [whole.part(running, work.prompt + position + 1)])
+                self._forward(running, [whole.part(running, work.prompt + position + 1)], turned=True)
 
     def train(self, lengths: list[int]) -> None:
         """Forward, and twice as many products backward."""
