@@ -83,7 +83,7 @@ class Learn:
         if self.seen is not None and (self.micro_rows is not None or loop.processes.count > 1):
             raise ValueError(
                 f"what stage {self.name!r} says is read by a later stage, so its updates cannot be split; got "
-                f"micro_rows={self.micro_rows} and {loop.processes.count} processes. Run one process without micro_rows."
+                f"micro_rows={self.micro_rows} and {loop.processes.count} processes. Run one process and no micro_rows."
             )
         if not self.model.splittable and (self.micro_rows is not None or loop.processes.count > 1):
             raise ValueError(
