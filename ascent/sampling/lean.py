@@ -48,13 +48,16 @@ class Lean:
         self.policy, self.block = policy, block
 
     def start(self, prompt: Tensor, real: Tensor, copies: int, room: int) -> Tensor:
-        weights = self.weights = read(self.policy.base)
+        # A GPU has a kernel for the whole norm, and half precision would lose digits in the folded one.
+        folded = prompt.device.type == "cpu" and self.policy.dtype in (torch.float32, torch.float64)
+        weights = self.weights = read(self.policy.base, folded)
         plain = Cached(self.policy)
         logits = plain.start(prompt, real, 1, room)
         count, width = prompt.shape
         self.hidden_prompt: Tensor | None = None
         self.hidden_own: Tensor | None = None
         self.nothing = logits.new_zeros(1)
+        self.least = logits.new_full((1,), (weights.embedding.shape[1] * weights.epsilon) ** 0.5)
         if plain.seen is not None:
             unseen = torch.zeros(count, 1, 1, width, dtype=logits.dtype, device=logits.device)
             unseen.masked_fill_(~real[:, None, None], -torch.inf)
@@ -116,8 +119,12 @@ class Lean:
             _add(flow, functional.silu(gate, inplace=True).mul_(up), layer.down, layer.down_bias)
         return functional.linear(self._normed(flow, weights.norm), weights.head, weights.head_bias)
 
-    def _normed(self, flow: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(flow, weight.shape, weight, self.weights.epsilon)
+    def _normed(self, flow: Tensor, weight: Tensor | None) -> Tensor:
+        """What a norm before a matrix gives [B, H], up to what is folded into the matrix."""
+        if not self.weights.folded:
+            return functional.rms_norm(flow, flow.shape[-1:], weight, self.weights.epsilon)
+        length = torch.linalg.vector_norm(flow, dim=-1, keepdim=True).hypot_(self.least)
+        return flow / length if weight is None else (flow / length).mul_(weight)
 
     def _attend(self, layer: Layer, memory: Memory, flow: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """[B, A D] what the rows see of their prompt, their tokens so far and the present one."""
@@ -130,7 +137,8 @@ class Lean:
         both, value = qkv[:, :, : heads + groups], qkv[:, :, heads + groups :]
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = torch.split(both, [heads, groups], 2)
-            both = torch.cat([self._normed(query, layer.query_norm), self._normed(key, layer.key_norm)], 2)
+            query = functional.rms_norm(query, (size,), layer.query_norm, weights.epsilon)
+            both = torch.cat([query, functional.rms_norm(key, (size,), layer.key_norm, weights.epsilon)], 2)
         both = torch.addcmul(both * cos, both.roll(size // 2, -1), sin)
         query = both[:, :, :heads].view(count, slots, groups, -1, size).transpose(1, 2)
         query = query.reshape(count * groups, -1, size)
@@ -212,7 +220,7 @@ def _linear(flow: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _add(flow: Tensor, inner: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """flow += inner weight^T + bias, in place."""
-    flow.addmm_(inner, weight.t())
+    """flow += inner weight + bias, in place."""
+    flow.addmm_(inner, weight)
     if bias is not None:
         flow += bias

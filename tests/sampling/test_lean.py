@@ -19,8 +19,9 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import character_tokenizer, embedded
-from ascent.policies.lean.weights import refusal
-from ascent.sampling import choose
+from ascent.policies.lean import weights
+from ascent.policies.lean.weights import read, refusal
+from ascent.sampling import choose, lean
 from ascent.sampling.captured import Captured, halved
 from ascent.sampling.choose import decoder_for
 from ascent.sampling.decode import Cached, Decoder
@@ -158,6 +159,24 @@ def test_other_precisions(dtype: torch.dtype, tolerance: float, decoder: str) ->
         found, expected = lean.step(tokens), own.step(tokens)
         assert found.dtype == dtype
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["llama, biases", "llama, tied", "qwen3"])
+@pytest.mark.parametrize("folded", [False, True])
+@torch.inference_mode()
+def test_norms_apart_from_matrices_say_the_same(monkeypatch: pytest.MonkeyPatch, folded: bool, name: str) -> None:
+    """As on a GPU, and as before a head that is too large to copy."""
+    policy = made(name)
+    monkeypatch.setattr(weights, "SMALL_HEAD", 0)
+    monkeypatch.setattr(lean, "read", lambda model, _: read(model, folded))
+    prompt, real = policy.pad_prompts(encoded(policy, PROMPTS))
+    apart, own = Lean(policy), Cached(policy)
+    apart.start(prompt, real, 2, 3)
+    own.start(prompt, real, 2, 3)
+    assert apart.weights.folded == folded and apart.weights.norm is not None
+    for _ in range(3):
+        tokens = torch.arange(4, 4 + 2 * len(prompt))
+        torch.testing.assert_close(apart.step(tokens), own.step(tokens), atol=1e-10, rtol=1e-10)
 
 
 @torch.inference_mode()

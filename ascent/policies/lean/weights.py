@@ -1,7 +1,8 @@
 """The weights of a decoder of the Llama family, laid out for one token at a time.
 
 Query, key and value projections are one matrix, and so are gate and up: copies, which a reader refreshes before each
-rollout, since the weights learn between two of them. Everything else is the model's own storage.
+rollout, since the weights learn between two of them. Where a reader wants them *folded*, the norms' weights are in the
+copies of the matrices that follow them, and the other matrices are copies too. The rest is the model's own storage.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausal
 FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
 # Dormant hooks that transformers leaves behind once hidden states were asked for.
 DORMANT = "transformers.utils.output_capturing"
+# Elements up to which a folded head costs less than to multiply by the last norm's weight at each token.
+SMALL_HEAD = 2**17
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,21 @@ class Layer:
     """One block: H width, A query heads, K key-value heads, D of a head, F feed-forward.
 
     Attributes:
-        entry: [H] norm before attention; qkv: [H, (A + 2 K) D], qkv_bias.
+        entry: [H] norm before attention, None where folded into qkv: [H, (A + 2 K) D], qkv_bias.
         query_norm, key_norm: [D], of Qwen3.
-        out: [H, A D], out_bias.
-        middle: [H] norm before the feed-forward; gate_up: [H, 2 F], gate_up_bias; down: [H, F], down_bias.
+        out: [A D, H], out_bias.
+        middle: [H] norm before the feed-forward, None where folded into gate_up: [H, 2 F], gate_up_bias.
+        down: [F, H], down_bias.
     """
 
-    entry: Tensor
+    entry: Tensor | None
     qkv: Tensor
     qkv_bias: Tensor | None
     query_norm: Tensor | None
     key_norm: Tensor | None
     out: Tensor
     out_bias: Tensor | None
-    middle: Tensor
+    middle: Tensor | None
     gate_up: Tensor
     gate_up_bias: Tensor | None
     down: Tensor
@@ -51,13 +55,15 @@ class Weights:
     """A whole decoder.
 
     Attributes:
-        embedding: [V, H]; layers; norm: [H]; head: [V, H], head_bias.
+        embedding: [V, H]; layers; norm: [H] or None where folded into head: [V, H], head_bias.
         heads, groups, size: A, K and D. epsilon: of every norm. scaling: of attention scores.
+        folded: norms before matrices are to divide by the length sqrt(|x|^2 + H epsilon) and no more: the factor
+        sqrt(H) is in their weights, wherever these are.
     """
 
     embedding: Tensor
     layers: tuple[Layer, ...]
-    norm: Tensor
+    norm: Tensor | None
     head: Tensor
     head_bias: Tensor | None
     heads: int
@@ -65,6 +71,7 @@ class Weights:
     size: int
     epsilon: float
     scaling: float
+    folded: bool
 
 
 def refusal(model: nn.Module) -> str | None:
@@ -112,46 +119,54 @@ def _projections(attention: Any) -> tuple[Any, Any, Any]:
     return attention.q_proj, attention.k_proj, attention.v_proj
 
 
-def read(model: Any) -> Weights:
-    """The weights as they are now, of a model that `refusal` does not refuse."""
-    first = model.model.layers[0].self_attn
+def read(model: Any, folded: bool = False) -> Weights:
+    """The weights as they are now, of a model that `refusal` does not refuse; `folded`: see `Weights`."""
+    first, norm, head = model.model.layers[0].self_attn, model.model.norm.weight, model.lm_head.weight
+    if folded:
+        norm = norm * len(norm) ** 0.5
+        if head.numel() <= SMALL_HEAD:
+            norm, head = None, head * norm
     return Weights(
         model.model.embed_tokens.weight,
-        tuple(_layer(layer) for layer in model.model.layers),
-        model.model.norm.weight,
-        model.lm_head.weight,
+        tuple(_layer(layer, folded) for layer in model.model.layers),
+        norm,
+        head,
         model.lm_head.bias,
         heads=model.config.num_attention_heads,
         groups=model.config.num_key_value_heads,
         size=first.head_dim,
         epsilon=model.model.norm.variance_epsilon,
         scaling=first.scaling,
+        folded=folded,
     )
 
 
-def _layer(layer: Any) -> Layer:
+def _layer(layer: Any, folded: bool) -> Layer:
     attention, feed = layer.self_attn, layer.mlp
     qkv, gate_up = _projections(attention), (feed.gate_proj, feed.up_proj)
     normed = isinstance(getattr(attention, "q_norm", None), nn.Module)
+    entry, middle = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+    out, down = attention.o_proj.weight.t(), feed.down_proj.weight.t()
     return Layer(
-        layer.input_layernorm.weight,
-        _joined(qkv),
+        None if folded else entry,
+        _joined(qkv, entry if folded else None),
         _biases(qkv),
         attention.q_norm.weight if normed else None,
         attention.k_norm.weight if normed else None,
-        attention.o_proj.weight,
+        out.contiguous() if folded else out,
         attention.o_proj.bias,
-        layer.post_attention_layernorm.weight,
-        _joined(gate_up),
+        None if folded else middle,
+        _joined(gate_up, middle if folded else None),
         _biases(gate_up),
-        feed.down_proj.weight,
+        down.contiguous() if folded else down,
         feed.down_proj.bias,
     )
 
 
-def _joined(linears: tuple[Any, ...]) -> Tensor:
+def _joined(linears: tuple[Any, ...], norm: Tensor | None) -> Tensor:
     """[inputs, outputs]: few rows meet a matrix that lies this way sooner once it has left the cache."""
-    return torch.cat([linear.weight.t() for linear in linears], 1)
+    whole = torch.cat([linear.weight.t() for linear in linears], 1)
+    return whole if norm is None else whole.mul_(norm[:, None] * len(norm) ** 0.5)
 
 
 def _biases(linears: tuple[Any, ...]) -> Tensor | None:
