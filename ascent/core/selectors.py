@@ -109,6 +109,8 @@ class Top(Part):
         fraction: in [0, 1].
         scope: the n that are ranked together: the whole update, each row or each group.
         order: "high", "low", or "random": as many, by hash, as a control.
+        least: at least so many of each scope, >= 0, where it has them.
+        ties: "break" takes exactly that many, by hash; "keep" also takes the others that score as the last one does.
         seed: of the random order and of ties.
     """
 
@@ -116,11 +118,17 @@ class Top(Part):
     fraction: float = 0.2
     scope: Scope = "batch"
     order: Order = "high"
+    least: int = 0
+    ties: Literal["break", "keep"] = "break"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fraction <= 1.0:
             raise ValueError(f"fraction must be in [0, 1]; got {self.fraction!r}.")
+        if self.least < 0:
+            raise ValueError(f"least must be >= 0; got {self.least!r}.")
+        if self.ties not in ("break", "keep"):
+            raise ValueError(f"ties must be 'break' or 'keep'; got {self.ties!r}.")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -142,8 +150,12 @@ class Top(Part):
             score = score if self.order == "high" else -score
         rank, size = ranks(score, tie, cell, count)
         # The small number keeps 0.1 * 30 = 3.0000000000000004 at 3.
-        kept = torch.ceil(self.fraction * size.to(torch.float64) - 1e-9)
-        return _spread(mask, rank < kept[cell])
+        kept = torch.ceil(self.fraction * size.to(torch.float64) - 1e-9).clamp(min=self.least)
+        chosen = rank < kept[cell]
+        if self.ties == "keep" and self.order != "random":
+            lowest = score.new_full((count,), torch.inf).scatter_reduce(0, cell[chosen], score[chosen], "amin")
+            chosen = score >= lowest[cell]
+        return _spread(mask, chosen)
 
 
 @dataclass(frozen=True)

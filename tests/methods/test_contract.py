@@ -30,6 +30,16 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "kl_cov", "kl_fraction": 0.3},
         {"variant": "kl_cov", "kl_fraction": 0.3, "control": True, "kl_kind": "k3"},
     ],
+    "forking_tokens": [
+        {"normalise_by": "all", "overlong_buffer": 0.0},
+        {"select": "bottom"},
+        {"select": "random", "ties": "break"},
+        {"select": "all", "rho": 0.5},
+    ],
+    "bapo": [
+        {"positive_share": 0.55},
+        {"positive_share": 0.6, "variant": "reference_code", "contribution": "gradient"},
+    ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [
