@@ -42,13 +42,21 @@ FED = {
 """Columns that the samplers, policies and scorers of a family give."""
 
 
+ALSO = {
+    "kdrl": frozenset({"teacher_log_prob", "teacher_distribution", "outputs"}),
+    "capo": frozenset({"outputs"}),
+}
+"""What the assembly of one method gives besides."""
+
+
 def refuse_unfed(config: Config, method: Method) -> None:
     """Raise BadConfig, naming the missing needs, where the configured world cannot feed the method."""
     family = "control" if isinstance(config, ControlConfig) else "language"
     given = FED[family] | DEFAULTED | {"mask"}
+    fed = given | ALSO.get(config.method, frozenset())
     if method.slug in {card.slug for card in cards() if card.family == "supervised"}:
         raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from its own samples; choose another.")
-    missing = sorted(method.needs - given)
+    missing = sorted(method.needs - fed)
     if missing:
         fitting = [card.slug for card in cards() if card.family != "supervised" and card.build().needs <= given]
         what = "environment" if family == "control" else "task"

@@ -49,9 +49,9 @@ def verdict(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"{settings['seeds']} seeds an arm, {settings['steps']} steps of "
-        f"{settings['prompts'] * settings['group_size']} responses, {settings['minibatches']} updates a step; 95% intervals, "
-        "differences paired by seed. Rates were chosen for each arm out of three on another seed; top 10% and 50% take that of top 20% and "
-        f"{settings['few_seeds']} seeds.",
+        f"{settings['prompts'] * settings['group_size']} responses, {settings['minibatches']} updates a step; 95% "
+        "intervals, differences paired by seed. Rates were chosen for each arm out of two on another seed; the "
+        f"ablations take that of top 20% and {settings['few_seeds']} seeds.",
         "",
         "| arm | rate | tokens kept | pass@1 | gain over the base | mean reward | final entropy | top 20% that fork |",
         "|---|---|---|---|---|---|---|---|",

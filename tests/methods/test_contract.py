@@ -40,6 +40,12 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"positive_share": 0.55},
         {"positive_share": 0.6, "variant": "reference_code", "contribution": "gradient"},
     ],
+    "kdrl": [
+        {"objective": "kd", "estimator": "k3", "ratio_limit": 5.0},
+        {"objective": "sequential", "mask": "group"},
+        {"mask": "response", "mask_norm": "all", "estimator": "exact", "schedule": "constant"},
+        {"objective": "rl", "reward_shaping": 0.1},
+    ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [
