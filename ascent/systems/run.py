@@ -25,7 +25,15 @@ from ascent.training.progress import ProgressBar
 from ascent.training.recorder import METRICS, Recorder, read
 from ascent.training.saver import Interrupted, Saver
 
-WHOLE = {"props": "props", "bapo": "bapo", "kdrl": "kdrl", "p3o": "p3o", "otr": "supervised", "sft": "supervised"}
+WHOLE = {
+    "props": "props",
+    "bapo": "bapo",
+    "kdrl": "kdrl",
+    "capo": "capo",
+    "p3o": "p3o",
+    "otr": "supervised",
+    "sft": "supervised",
+}
 """Methods that are whole systems, by the module with their assembly."""
 
 
