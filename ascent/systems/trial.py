@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from ascent.core.decisions import Decisions
 from ascent.core.method import Method
@@ -56,6 +57,7 @@ def trial(
     group_size: int,
     seed: int,
     scorers: Mapping[str, Scorer] | None = None,
+    seen: nn.Module | None = None,
     teacher: CausalPolicy | None = None,
     accept: Callable[[Decisions], Any] | None = None,
     refill: int = 4,
@@ -74,6 +76,7 @@ def trial(
         prompts, group_size: of one round.
         seed: of prompts, draws and dealing; equal seeds see equal prompts.
         scorers: as in `Learn`.
+        seen: the policy as the method sees it (`WithLogits(policy)`); the policy itself when not given.
         teacher: who answers instead of the policy (supervised learning on a teacher's text).
         accept: rows that may stay, in place of the method's own.
         refill: further acts of a round where rows are refused.
@@ -94,7 +97,7 @@ def trial(
     stages: list[Stage] = [collect]
     learn = Learn(
         "policy",
-        policy,
+        policy if seen is None else seen,
         method,
         memory,
         scorers=scorers,

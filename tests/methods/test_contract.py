@@ -40,6 +40,11 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"positive_share": 0.55},
         {"positive_share": 0.6, "variant": "reference_code", "contribution": "gradient"},
     ],
+    "capo": [
+        {"base": "dr_grpo", "model": "sgd", "fisher": "expected", "policy_threshold": 1e-9},
+        {"base": "reinforce", "symmetric": False, "top_k": 2, "variant": "reference"},
+        {"control": True, "objective_threshold": 1e-4},
+    ],
     "kdrl": [
         {"objective": "kd", "estimator": "k3", "ratio_limit": 5.0},
         {"objective": "sequential", "mask": "group"},
