@@ -55,9 +55,9 @@ def verdict(result: dict[str, Any]) -> str:
         f"{settings['seeds']} seeds an arm, {settings['steps']} steps of "
         f"{settings['prompts'] * settings['group_size']} responses, one update a step; 95% intervals, differences "
         f"paired by seed. Aggressive rate {rates['aggressive']:g} ({found}), conservative rate "
-        f"{rates['conservative']:g}, both from a sweep on {settings['sweep_seeds']} other seeds. A seed has collapsed where its last {settings['window']} steps "
-        "average less than half of its best or of its first. Thresholds (95% quantiles of a conservative run, at the "
-        "aggressive rate): "
+        f"{rates['conservative']:g}, both from a sweep on {settings['sweep_seeds']} other seeds. A seed has "
+        f"collapsed where its last {settings['window']} steps average less than half of its best or of its "
+        "first. Thresholds (95% quantiles of a conservative run, at the aggressive rate): "
         + "; ".join(
             f"{model}: m_H {values['objective_threshold']:.3g}, m_F {values['policy_threshold']:.3g}"
             for model, values in result["thresholds"].items()

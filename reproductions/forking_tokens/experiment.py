@@ -234,10 +234,10 @@ def summary(name: str, found: dict[Any, Any]) -> dict[str, Any]:
 
 
 def gap(name: str, to: str, found: dict[Any, Any]) -> dict[str, Any]:
-    """`name` minus `to`, paired by seed."""
+    """`name` minus `to`, paired by the seeds that both have."""
     made = {}
     for score in ("pass@1", "mean_reward", "final_entropy"):
-        first, second = ({seed: found[arm, seed][score] for seed in range(SEEDS)} for arm in (to, name))
+        first, second = ({seed: found[arm, seed][score] for seed in seeds(arm)} for arm in (to, name))
         bound = paired_difference(first, second, name, to, score)
         made[score] = {"mean": bound.estimate, "low": bound.low, "high": bound.high}
     return made

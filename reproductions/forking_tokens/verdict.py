@@ -20,17 +20,19 @@ def claims(result: dict[str, Any]) -> list[tuple[str, str]]:
     arms, gaps = result["arms"], result["differences"]
     enough = gaps["top 20% - all tokens"]["pass@1"]
     control = gaps["top 20% - random 20%"]["pass@1"]
-    quarter = 0.25 * arms["all tokens"]["gain"]["mean"]
+    behind, gain = gaps["bottom 80% - all tokens"]["pass@1"], arms["all tokens"]["gain"]
+    quarter = 0.25 * gain["mean"]
     bottom = arms["bottom 80%"]["gain"]
     survival = result["patterns"]["survival"]
     lowest = min(survival["overlap"].values())
     curves = {name: dict(map(tuple, points)) for name, points in result["patterns"]["temperature"]["curves"].items()}
     hot = curves["only at forks"][1.5] - curves["only elsewhere"][1.5]
     return [
-        ("top 20% learns at least as well as all tokens", judged(enough["low"] >= -0.05, enough["high"] < 0)),
+        ("top 20% ends at most 0.05 below all tokens", judged(enough["low"] >= -0.05, enough["high"] < 0)),
+        ("bottom 80% ends below all tokens", judged(behind["high"] < 0, behind["low"] > 0)),
         (
-            "bottom 80% gains less than a quarter of all tokens",
-            judged(bottom["high"] < quarter, bottom["low"] > quarter),
+            "bottom 80% gains less than a quarter of what all tokens gain, which is above 0",
+            judged(bottom["high"] < quarter and gain["low"] > 0, bottom["low"] > quarter),
         ),
         ("top 20% beats random 20%", judged(control["low"] > 0, control["high"] < 0)),
         (
@@ -73,7 +75,9 @@ def verdict(result: dict[str, Any]) -> str:
         "at most 83% of a fifth can fork).",
         "",
         "The paper's gain of the 20% over all tokens is one of its 14B and 32B models, none at 8B; what is tested here "
-        "is the asymmetry. Dividing by all tokens scales the loss to about a fifth; with Adam that changes little but "
-        "the clipping of the gradient norm.",
+        "is the asymmetry. Dividing by all tokens scales the loss to about a fifth; Adam should hardly notice, "
+        "the clipping of the gradient norm does; three seeds do not settle it. The random control takes the lower rate "
+        "because it fell apart at the higher one; at the lower one no arm learnt much in so few steps. Training was "
+        "cut short for the budget: every arm is still far from what the task allows, and seeds differ much.",
     ]
     return "\n".join(lines) + "\n"

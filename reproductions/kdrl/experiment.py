@@ -1,7 +1,7 @@
 """KDRL (arXiv 2506.02208), small: does a teacher on the student's own samples help where reward is rare?
 
-A student that is right a few times in a hundred learns two-digit addition with written carries; a larger teacher,
-trained here, scores the student's tokens. Same student, prompts by seed, responses and steps for every arm.
+A student that is right a few times in a hundred learns one-digit addition; a larger teacher, trained
+here, scores the student's tokens. Same student, prompts by seed, responses and steps for every arm.
 
     arms        GRPO; supervised on the teacher's right answers; distillation alone; joint with constant and falling
                 coefficient, with both masks; distillation, then GRPO
@@ -36,9 +36,11 @@ from ascent.worlds.text.score import TextScore
 from .verdict import verdict
 
 RUNS = Path("runs/reproduce-kdrl")
-TASK = Arithmetic()
-STEPS, SEEDS = 30, 3
-RATE = 1e-3
+TASK = Arithmetic(digits=1)
+EXAMPLES = [TASK.example(index) for index in range(64)]
+"""Problems of the evaluation: the task has a hundred in all, and what is tested is how soon they are learnt."""
+STEPS, SEEDS = 60, 3
+RATE = 2e-3
 BETAS = (5e-3, 5e-2, 5e-1)
 """Of the constant coefficient; chosen on another seed. The falling one begins there and ends at a fifth of it."""
 FLOOR_AT = 0.29
@@ -46,9 +48,9 @@ FLOOR_AT = 0.29
 TARGET = 0.5
 SETTINGS = {"prompts": 16, "group_size": 8, "evaluate_every": 30, "samples": 4}
 MODELS = {
-    "student": {"seed": 0, "hidden": 48, "layers": 2, "steps": 100, "corrupted": 0.5},
-    "teacher": {"seed": 1, "hidden": 96, "layers": 3, "steps": 330, "corrupted": 0.0},
-    "poor teacher": {"seed": 2, "hidden": 96, "layers": 3, "steps": 200, "corrupted": 0.0},
+    "student": {"seed": 0, "hidden": 48, "layers": 2, "steps": 80, "corrupted": 0.5},
+    "teacher": {"seed": 1, "hidden": 64, "layers": 2, "steps": 120, "corrupted": 0.0},
+    "poor teacher": {"seed": 2, "hidden": 64, "layers": 2, "steps": 80, "corrupted": 0.0},
 }
 ARMS: dict[str, dict[str, Any]] = {
     "GRPO": {"objective": "rl"},
@@ -114,15 +116,15 @@ def made(name: str) -> CausalPolicy:
     disable_progress_bar()
     where, recipe = RUNS / name.replace(" ", "-"), MODELS[name]
     if not where.exists():
-        policy = embedded(TASK.alphabet, recipe["seed"], hidden=recipe["hidden"], layers=recipe["layers"], context=64)
+        policy = embedded(TASK.alphabet, recipe["seed"], hidden=recipe["hidden"], layers=recipe["layers"], context=32)
         supervised(policy, TASK, recipe["steps"], recipe["seed"], Console(quiet=True), recipe["corrupted"])
         policy.save(where)
     return CausalPolicy.load(where)
 
 
 def right(policy: CausalPolicy) -> float:
-    """Held-out accuracy, sampled."""
-    return scores(TASK, policy, TextScore(TASK, policy.tokenizer), TASK.held_out(128), 4, 0)["pass@1"]
+    """Accuracy, sampled."""
+    return scores(TASK, policy, TextScore(TASK, policy.tokenizer), EXAMPLES, 4, 0)["pass@1"]
 
 
 def correct(decisions: Decisions) -> torch.Tensor:
@@ -146,7 +148,7 @@ def one(name: str, seed: int, beta: float) -> dict[str, Any]:
         fall = 0.8 * beta / (FLOOR_AT * STEPS)
         sizes = {"kd_coefficient": beta, "kd_least": 0.2 * beta, "kd_fall": fall}
         method = ascent.method("kdrl", learning_rate=RATE, **sizes, **ARMS[name])
-    record = trial(TASK, student, method, steps=STEPS, seed=seed, held_out=TASK.held_out(64), **SETTINGS, **options)
+    record = trial(TASK, student, method, steps=STEPS, seed=seed, held_out=EXAMPLES, **SETTINGS, **options)
     reward = record.curve("reward")
     recent = [
         sum(reward[max(0, step - 4) : step + 1]) / len(reward[max(0, step - 4) : step + 1]) for step in range(STEPS)

@@ -54,7 +54,7 @@ def verdict(result: dict[str, Any]) -> str:
     lines += [f"- **{word}**: {claim}" for claim, word in claims(result)]
     lines += [
         "",
-        f"Held-out accuracy: student {accuracy['student']:.3f}, teacher {accuracy['teacher']:.3f}, poor teacher "
+        f"Accuracy: student {accuracy['student']:.3f}, teacher {accuracy['teacher']:.3f}, poor teacher "
         f"{accuracy['poor teacher']:.3f}. {settings['seeds']} seeds an arm, {settings['steps']} steps of "
         f"{settings['prompts'] * settings['group_size']} responses, one update a step, Adam at "
         f"{settings['learning_rate']:g} for every arm; 95% intervals, differences paired by seed. The constant "
