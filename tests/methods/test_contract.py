@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -79,6 +81,12 @@ def _all() -> list[tuple[str, Method]]:
     # Parts of different papers in one method.
     mixed = method("dapo").replace(advantage=Centre(leave_one_out=True)).with_terms(entropy=Term(Entropy(), 0.01))
     found.append(("dapo+rloo+entropy", mixed))
+    # Adaptive bounds, a leave-one-out baseline, the forks only, and a teacher on the wrong responses.
+    bounded = method("bapo", positive_share=0.55)
+    policy = dataclasses.replace(bounded.losses["policy"], keep=method("forking_tokens", rho=0.4).losses["policy"].keep)
+    teacher = method("kdrl", mask="response", schedule="constant").losses["teacher"]
+    joined = bounded.replace(advantage=Centre(leave_one_out=True), losses={"policy": policy, "teacher": teacher})
+    found.append(("bapo+rloo+forking_tokens+kdrl", joined))
     found.append(
         (
             "entropy_mechanism+dapo",
