@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import nn
-
 from ascent.core.method import Method
 from ascent.methods.capo import mirrored
 from ascent.policies.causal import CausalPolicy
@@ -13,7 +9,6 @@ from ascent.policies.with_logits import WithLogits
 from ascent.systems import language
 from ascent.systems.assembly import Assembly
 from ascent.systems.config import BadConfig, Config, LanguageConfig
-from ascent.training.annotate import Scorer
 from ascent.training.processes import Processes
 from ascent.worlds.text.task import TextTask
 
@@ -25,7 +20,7 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
 
     def assist(
         config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes
-    ) -> tuple[nn.Module, Mapping[str, Scorer]]:
+    ) -> language.Assistance:
         return WithLogits(policy), {}
 
     return language.build(config, mirrored(method, config.temperature), processes, assist=assist)

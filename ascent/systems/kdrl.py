@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.core.method import Method
@@ -40,7 +39,7 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
 
     def assist(
         config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes
-    ) -> tuple[nn.Module, Mapping[str, Scorer]]:
+    ) -> language.Assistance:
         asked = {"teacher_log_prob", "teacher_distribution"} & method.needs
         if not asked:
             return policy, {}

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from rich.console import Console
-from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.with_logits import WithLogits
 from ascent.sampling.sampler import Sampler
 from ascent.sampling.text import TextSampler, generate
 from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
@@ -37,7 +37,7 @@ SUCCESS = 1.0  # a reward of at least this counts as a pass
 SHOWN = 4  # completions kept per evaluation
 
 
-Assistance = tuple[nn.Module, Mapping[str, Scorer]]
+Assistance = tuple[CausalPolicy | WithLogits, Mapping[str, Scorer]]
 """A policy with what a method asks of it besides, and what writes further columns."""
 
 

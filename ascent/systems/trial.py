@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from ascent.core.decisions import Decisions
 from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.with_logits import WithLogits
 from ascent.sampling.text import TextSampler, generate
 from ascent.training.annotate import Scorer
 from ascent.training.learn import Learn
@@ -57,7 +57,7 @@ def trial(
     group_size: int,
     seed: int,
     scorers: Mapping[str, Scorer] | None = None,
-    seen: nn.Module | None = None,
+    seen: WithLogits | None = None,
     teacher: CausalPolicy | None = None,
     accept: Callable[[Decisions], Any] | None = None,
     refill: int = 4,
