@@ -84,8 +84,8 @@ def verdict(result: dict[str, Any]) -> str:
     lines += [
         "",
         "What speaks for a limit of the scale rather than of the idea: the reward falls evenly from the first steps on "
-        "in every seed, so no few tokens are to blame; only the head is modelled (here it is tied to the embeddings), and "
-        "m_F ranks steps but is far below their realised KL. A sweep of the thresholds was not run; the quantile was "
-        "fixed beforehand. m_F of the SGD model and of the Adam model are on scales of their own.",
+        "in every seed, so no few tokens are to blame; only the head is modelled (here it is tied to the embeddings), "
+        "and m_F ranks steps but is far below their realised KL. A sweep of the thresholds was not run; the quantile "
+        "was fixed beforehand. m_F of the SGD model and of the Adam model are on scales of their own.",
     ]
     return "\n".join(lines) + "\n"
