@@ -1,6 +1,6 @@
 """KDRL (arXiv 2506.02208), small: does a teacher on the student's own samples help where reward is rare?
 
-A student that is right a few times in a hundred learns one-digit addition; a larger teacher, trained
+A student that is seldom right learns one-digit addition; a larger teacher, trained
 here, scores the student's tokens. Same student, prompts by seed, responses and steps for every arm.
 
     arms        GRPO; supervised on the teacher's right answers; distillation alone; joint with constant and falling

@@ -80,10 +80,10 @@ def verdict(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Not in the paper's favour: supervised learning on the teacher's right answers ends above every other arm, no arm "
-        "reaches the target within its budget, and the chosen coefficient is the greatest of its grid. All arms are far "
-        "from the teacher after so few steps, so what the ceiling of a poor teacher does was not reached. As a loss k1 "
-        "ruins the student, as the enumeration says: its gradient is noise.",
+        "Not in the paper's favour: supervised learning on the teacher's right answers ends above every other arm, "
+        "no arm reaches the target within its budget, and the chosen coefficient is the greatest of its grid. All arms "
+        "are far from the teacher after so few steps, so what the ceiling of a poor teacher does was not reached. As a "
+        "loss k1 ruins the student, as the enumeration says: its gradient is noise.",
         "",
         "The mean reward of the supervised arm is its teacher's. Every arm with a teacher also pays for a forward "
         "of the teacher over its samples, which the rollouts do not count.",
