@@ -1,4 +1,4 @@
-"""The command line: ascent train | compare | reproduce | methods | resume."""
+"""The command line: ascent train | compare | reproduce | entropy | methods | resume."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ USAGE = """ascent: every policy gradient on one small core
   ascent train --config runs/<run>/config.json          the same run again (other flags override)
   ascent compare grpo rloo --task arithmetic --seeds 3  arms side by side: table, picture, CSV, JSON
   ascent reproduce <slug>                               a paper's small honest experiment
+  ascent entropy tokens --task arithmetic               which tokens fork; also: survival, temperature
   ascent methods [--json]                               what there is
   ascent resume runs/<run>                              go on where a run was stopped or killed
 
@@ -58,7 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    return {"train": _train, "compare": _compare, "reproduce": _reproduce, "methods": _methods, "resume": _resume}
+    return {
+        "train": _train,
+        "compare": _compare,
+        "reproduce": _reproduce,
+        "entropy": _entropy,
+        "methods": _methods,
+        "resume": _resume,
+    }
 
 
 def _train(words: Sequence[str]) -> int:
@@ -140,6 +148,12 @@ def _only(words: Sequence[str], names: Sequence[str], among: bool) -> list[str]:
         if mine == among:
             taken.append(word)
     return taken
+
+
+def _entropy(words: Sequence[str]) -> int:
+    from ascent.systems.entropy_study import command
+
+    return command(words)
 
 
 def _reproduce(words: Sequence[str]) -> int:

@@ -59,7 +59,7 @@ BEFORE = {
     "config": ("--config nowhere.json", "config nowhere.json cannot be read"),
     "fed": ("--method grpo --env CartPole-v1", "method 'grpo' needs group, "),
     "props without env": ("--method props --task arithmetic", "method 'props' needs an environment"),
-    "supervised": ("--method sft", "method 'sft' learns from demonstrations"),
+    "supervised": ("--method sft --env CartPole-v1", "method 'sft' learns from demonstrations"),
     "data": ("--method grpo --data no.jsonl --reward rewards.py:score", "data 'no.jsonl' does not exist"),
     "empty": ("--method grpo --data empty.jsonl --reward rewards.py:score", "data 'empty.jsonl' is empty"),
     "line": ("--method grpo --data odd.jsonl --reward rewards.py:score", "odd.jsonl line 3 has no `prompt`; it has"),

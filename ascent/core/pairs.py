@@ -139,3 +139,30 @@ class BradleyTerry(Part):
         weight = decisions.column("weight", "BradleyTerry")
         total = weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
         return {"accuracy": ((right * share).sum() / total).expand(decisions.mask.shape)}
+
+
+def partners(decisions: Decisions) -> tuple[Tensor, Tensor]:
+    """The row that each row is compared with [N], and which rows have one [N] bool: disjoint pairs of each group.
+
+    Rows that decide are paired in the order of their `key` (of their place, where there is none): first with second,
+    third with fourth. An odd row out has no partner; its number here is its own.
+    """
+    cell, _, present = group_cells(decisions)
+    rows = torch.nonzero(present).squeeze(1)
+    if "key" in decisions:
+        name = decisions.key if decisions.key.dim() == 1 else decisions.key[:, 0]
+        rows = rows[torch.argsort(name[rows], stable=True)]
+    rows = rows[torch.argsort(cell[rows], stable=True)]
+    new = torch.ones_like(rows, dtype=torch.bool)
+    new[1:] = cell[rows[1:]] != cell[rows[:-1]]
+    place = torch.arange(len(rows), device=rows.device)
+    rank = place - torch.cummax(torch.where(new, place, 0), 0).values if len(rows) else place
+    other = place + 1 - 2 * (rank % 2)
+    inside = (other < len(rows)) & (other >= 0)
+    other = torch.where(inside, other, place)
+    paired = inside & (cell[rows[other]] == cell[rows])
+    partner = torch.arange(len(present), device=rows.device)
+    partner[rows] = torch.where(paired, rows[other], rows)
+    found = torch.zeros_like(present)
+    found[rows] = paired
+    return partner, found

@@ -19,12 +19,36 @@ class Linear:
         return self.start + (self.end - self.start) * min(max(clock.progress, 0.0), 1.0)
 
 
-Number = float | Linear
+@dataclass(frozen=True)
+class Falling:
+    """A number that falls by `fall` with every optimiser step from `start` until it reaches `least`."""
+
+    start: float
+    fall: float
+    least: float = 0.0
+
+    def at(self, clock: Clock) -> float:
+        return max(self.start - self.fall * clock.step, self.least)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A number that is `before` until the share `when` of the run is done, and `after` from then on."""
+
+    before: float
+    after: float
+    when: float = 0.5
+
+    def at(self, clock: Clock) -> float:
+        return self.before if clock.progress < self.when else self.after
+
+
+Number = float | Linear | Falling | Switch
 
 
 def at(number: Number, clock: Clock) -> float:
     """The value of a constant or a schedule now."""
-    return number.at(clock) if isinstance(number, Linear) else number
+    return number.at(clock) if isinstance(number, Linear | Falling | Switch) else number
 
 
 @dataclass(frozen=True)

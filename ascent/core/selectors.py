@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ascent.core.centre import cells
-from ascent.core.decisions import Decisions
+from ascent.core.decisions import Columns, Decisions
 from ascent.core.evaluation import EVALUATED, Evaluation
 from ascent.core.part import Part
 from ascent.core.random import mix, uniform
@@ -109,6 +109,8 @@ class Top(Part):
         fraction: in [0, 1].
         scope: the n that are ranked together: the whole update, each row or each group.
         order: "high", "low", or "random": as many, by hash, as a control.
+        least: at least so many of each scope, >= 0, where it has them.
+        ties: "break" takes exactly that many, by hash; "keep" also takes the others that score as the last one does.
         seed: of the random order and of ties.
     """
 
@@ -116,11 +118,17 @@ class Top(Part):
     fraction: float = 0.2
     scope: Scope = "batch"
     order: Order = "high"
+    least: int = 0
+    ties: Literal["break", "keep"] = "break"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fraction <= 1.0:
             raise ValueError(f"fraction must be in [0, 1]; got {self.fraction!r}.")
+        if self.least < 0:
+            raise ValueError(f"least must be >= 0; got {self.least!r}.")
+        if self.ties not in ("break", "keep"):
+            raise ValueError(f"ties must be 'break' or 'keep'; got {self.ties!r}.")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -142,8 +150,12 @@ class Top(Part):
             score = score if self.order == "high" else -score
         rank, size = ranks(score, tie, cell, count)
         # The small number keeps 0.1 * 30 = 3.0000000000000004 at 3.
-        kept = torch.ceil(self.fraction * size.to(torch.float64) - 1e-9)
-        return _spread(mask, rank < kept[cell])
+        kept = torch.ceil(self.fraction * size.to(torch.float64) - 1e-9).clamp(min=self.least)
+        chosen = rank < kept[cell]
+        if self.ties == "keep" and self.order != "random":
+            lowest = score.new_full((count,), torch.inf).scatter_reduce(0, cell[chosen], score[chosen], "amin")
+            chosen = score >= lowest[cell]
+        return _spread(mask, chosen)
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,49 @@ class Band(Part):
         # Those in the band come first: two cells, inside 0 and outside 1.
         rank, _ = ranks(preference, tie, (~inside).to(torch.int64), 2)
         return _spread(mask, inside & (rank < number))
+
+
+@dataclass(frozen=True)
+class Failed(Part):
+    """The decisions of responses that failed, or of groups in which every response failed.
+
+    Whether a group failed is decided on the whole collection, before rows are dealt into updates.
+
+    Attributes:
+        level: "row", or "group": the group has no success.
+        success: a row whose rewards add up to at least this is right.
+    """
+
+    level: Literal["row", "group"] = "row"
+    success: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.level not in ("row", "group"):
+            raise ValueError(f"level must be 'row' or 'group'; got {self.level!r}.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"reward", "group"} if self.level == "group" else {"reward"})
+
+    def failed(self, decisions: Decisions) -> Tensor:
+        """[N] bool."""
+        score = torch.where(decisions.mask, decisions.reward, 0.0).sum(1)
+        wrong = score < self.success
+        if self.level == "row":
+            return wrong
+        group = decisions.per_decision("group")[:, 0]
+        names, place = torch.unique(group, return_inverse=True)
+        # A row whose decisions are all masked out has no score and says nothing of its group.
+        right = (~wrong & decisions.mask.any(1)).to(torch.int64)
+        return torch.zeros(len(names), dtype=torch.int64, device=place.device).index_add_(0, place, right)[place] == 0
+
+    def annotate(self, decisions: Decisions, state: Columns) -> Columns:
+        return {f"failed_{self.level}": self.failed(decisions)}
+
+    def __call__(self, evaluation: Evaluation | None, decisions: Decisions) -> Tensor:
+        name = f"failed_{self.level}"
+        failed = decisions.column(name) if name in decisions else self.failed(decisions)
+        return decisions.mask & failed[:, None]
 
 
 @dataclass(frozen=True)

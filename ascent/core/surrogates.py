@@ -150,27 +150,37 @@ class ClippedRatio(Part):
         low, high: distances from 1, or names of columns written by some part's `prepare`.
         dual: > 1, or None.
         ratio: see `likelihood_ratio`.
+        against: the policy under the ratio, "old" or "behaviour": whoever sampled, perhaps several policies in a row.
     """
 
     low: Bound = 0.2
     high: Bound = 0.2
     dual: float | None = None
     ratio: Level = "token"
+    against: Literal["old", "behaviour"] = "old"
 
     follows_advantage = True
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"log_prob", "old_log_prob", "advantage"}) | scheduled(self.low, self.high)
+        # A world that records no behaviour gets the old policy's log-probs for it, so they are asked for in any case.
+        log_probs = {"log_prob", "old_log_prob", f"{self.against}_log_prob"}
+        return frozenset({"advantage", *log_probs}) | scheduled(self.low, self.high)
 
     def __post_init__(self) -> None:
         check_bounds(self.low, self.high)
+        if self.against not in ("old", "behaviour"):
+            raise ValueError(f"against must be 'old' or 'behaviour'; got {self.against!r}.")
         if self.dual is not None and self.dual <= 1:
             raise ValueError(f"dual must be > 1 or None; got {self.dual!r}.")
 
+    def other(self, decisions: Decisions) -> Tensor:
+        """[N, T] log-probs of the policy under the ratio."""
+        return decisions.old_log_prob if self.against == "old" else decisions.behaviour_log_prob
+
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         low, high = limits(self.low, self.high, decisions)
-        quotient = likelihood_ratio(evaluation.log_prob, decisions.old_log_prob, decisions.mask, self.ratio)
+        quotient = likelihood_ratio(evaluation.log_prob, self.other(decisions), decisions.mask, self.ratio)
         cost = -decisions.advantage
         value = cost * quotient
         with torch.no_grad():
@@ -183,10 +193,10 @@ class ClippedRatio(Part):
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
         """Shares of decisions whose gradient the clip removes (`clip_fraction` and its two sides), k3, ratio."""
         low, high = limits(self.low, self.high, decisions)
-        columns = _divergence(evaluation.log_prob - decisions.old_log_prob)
+        columns = _divergence(evaluation.log_prob - self.other(decisions))
         quotient = columns["ratio"]
         if self.ratio != "token":
-            quotient = likelihood_ratio(evaluation.log_prob, decisions.old_log_prob, decisions.mask, self.ratio)
+            quotient = likelihood_ratio(evaluation.log_prob, self.other(decisions), decisions.mask, self.ratio)
         advantage = decisions.advantage
         below, above = (quotient < low) & (advantage < 0), (quotient > high) & (advantage > 0)
         clip = {"clip_fraction": below | above, "clip_fraction_low": below, "clip_fraction_high": above}

@@ -50,14 +50,22 @@ REPLAYED = frozenset({"sac", "td3", "ddpg"})
 """Methods whose assembly is `off_policy`."""
 
 
+ALSO = {
+    "kdrl": frozenset({"teacher_log_prob", "teacher_distribution", "outputs"}),
+    "capo": frozenset({"outputs"}),
+}
+"""What the assembly of one method gives besides."""
+
+
 def refuse_unfed(config: Config, method: Method) -> None:
     """Raise BadConfig, naming the missing needs, where the configured world cannot feed the method."""
     family = "control" if isinstance(config, ControlConfig) else "language"
     replayed = family == "control" and method.slug in REPLAYED
     given = FED["off_policy" if replayed else family] | DEFAULTED | {"mask"}
+    fed = given | ALSO.get(config.method, frozenset())
     if method.slug in {card.slug for card in cards() if card.family == "supervised"}:
         raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from its own samples; choose another.")
-    missing = sorted(method.needs - given)
+    missing = sorted(method.needs - fed)
     if missing:
         fitting = [card.slug for card in cards() if card.family != "supervised" and card.build().needs <= given]
         what = "environment" if family == "control" else "task"

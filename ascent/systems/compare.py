@@ -22,7 +22,7 @@ from ascent.systems import config as configuration
 from ascent.systems.assembly import refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.systems.device import settled
-from ascent.systems.run import Result, resume, stored, train
+from ascent.systems.run import WHOLE, Result, resume, stored, train
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def compare(
             config = dataclasses.replace(
                 arm_config(base, arm), seed=seed, output=output, threads=1, quiet=True, tensorboard=False
             )
-            refuse_unfed(config, config.composed())
+            if WHOLE.get(config.method) != "supervised":
+                refuse_unfed(config, config.composed())
             runs[arm, seed] = config
     console = Console()
     _warm_up(next(iter(runs.values())))

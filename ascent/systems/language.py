@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -13,12 +14,14 @@ from transformers.utils.logging import disable_progress_bar
 from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.with_logits import WithLogits
+from ascent.sampling.sampler import Sampler
 from ascent.sampling.text import TextSampler, generate
 from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, LanguageConfig
 from ascent.systems.offline import dataset
 from ascent.systems.warm_up import warmed_up
-from ascent.training.annotate import log_prob_of
+from ascent.training.annotate import Scorer, log_prob_of
 from ascent.training.learn import Learn
 from ascent.training.loop import System
 from ascent.training.memory import Fresh, Memory
@@ -34,8 +37,37 @@ SUCCESS = 1.0  # a reward of at least this counts as a pass
 SHOWN = 4  # completions kept per evaluation
 
 
-def build(config: LanguageConfig, method: Method, processes: Processes) -> Assembly:
+Assistance = tuple[CausalPolicy | WithLogits, Mapping[str, Scorer]]
+"""A policy with what a method asks of it besides, and what writes further columns."""
+
+
+class Responder(Sampler, Protocol):
+    """A sampler of responses.
+
+    Attributes:
+        exact: its log-probs are the policy's own.
+        max_new_tokens: budget of a response.
+    """
+
+    max_new_tokens: int
+
+    @property
+    def exact(self) -> bool: ...
+
+
+def build(
+    config: LanguageConfig,
+    method: Method,
+    processes: Processes,
+    respond: Callable[[LanguageConfig, CausalPolicy, TextTask, Processes], Responder] | None = None,
+    assist: Callable[[LanguageConfig, CausalPolicy, TextTask, Processes], Assistance] | None = None,
+) -> Assembly:
     """The assembly of any method that learns from groups of fresh responses.
+
+    Args:
+        config, method, processes: of the run.
+        respond: makes another sampler than `responder`.
+        assist: gives the policy as the method sees it (with probes), and scorers of further columns.
 
     Raises:
         BadConfig: before a model loads, where the method cannot be fed or the task or data are wrong.
@@ -52,18 +84,20 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
             f"{processes.count} processes. Take batch >= {processes.count * config.group_size}."
         )
     policy = load_policy(config, task, method, processes)
-    sampler = responder(config, policy, task, processes)
+    sampler = (respond or responder)(config, policy, task, processes)
     score = TextScore(task, policy.tokenizer, rewards, config.reward_timeout)
     reference: CausalPolicy | None = None
     if "reference_log_prob" in method.needs:
         reference = load_policy(config, task, method, processes).requires_grad_(False)
     memory, stages, consumed = source(config, method, policy, reference, sampler, score, processes)
+    seen, scorers = (policy, {}) if assist is None else assist(config, policy, task, processes)
+    own = {} if reference is None else {"reference_log_prob": log_prob_of(reference)}
     learn = Learn(
         "policy",
-        policy,
+        seen,
         method,
         memory,
-        scorers={} if reference is None else {"reference_log_prob": log_prob_of(reference)},
+        scorers={**own, **scorers},
         seed=config.seed,
         micro_rows=config.micro_rows,
         exact_behaviour=sampler.exact,
@@ -101,7 +135,7 @@ def source(
     method: Method,
     policy: CausalPolicy,
     reference: CausalPolicy | None,
-    sampler: TextSampler,
+    sampler: Responder,
     score: TextScore,
     processes: Processes,
 ) -> tuple[Memory, Sequence[Stage], Callable[[Learn], int]]:

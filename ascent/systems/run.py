@@ -26,7 +26,18 @@ from ascent.training.progress import ProgressBar
 from ascent.training.recorder import METRICS, Recorder, read
 from ascent.training.saver import Interrupted, Saver
 
-WHOLE = {"props": "props", "sac": "off_policy", "td3": "off_policy", "ddpg": "off_policy"}
+WHOLE = {
+    "props": "props",
+    "sac": "off_policy",
+    "td3": "off_policy",
+    "ddpg": "off_policy",
+    "bapo": "bapo",
+    "kdrl": "kdrl",
+    "capo": "capo",
+    "p3o": "p3o",
+    "otr": "supervised",
+    "sft": "supervised",
+}
 """Methods that are whole systems, by the module with their assembly."""
 
 

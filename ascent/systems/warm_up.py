@@ -34,12 +34,13 @@ RECIPE = 2  # raised when weights of an older recipe must not be reused
 class Demonstrator:
     """A sampler whose decisions are a task's written solutions."""
 
-    def __init__(self, task: TextTask, policy: CausalPolicy, seed: int) -> None:
+    def __init__(self, task: TextTask, policy: CausalPolicy, seed: int, corrupted: float = CORRUPTED) -> None:
         self.task, self.policy, self.seed, self.consumed = task, policy, seed, 0
+        self.corrupted = corrupted
 
     def act(self, step: int) -> Decisions:
         self.consumed += BATCH
-        return demonstrations(self.task, self.policy, step, BATCH, self.seed, CORRUPTED)
+        return demonstrations(self.task, self.policy, step, BATCH, self.seed, self.corrupted)
 
     def state_dict(self) -> dict[str, Any]:
         return {"consumed": self.consumed}
@@ -67,7 +68,7 @@ def warmed_up(
     folder = cache() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
     if not folder.exists() and processes.main:
         policy = embedded(task.alphabet, seed, context=_context(task))
-        _warm_up(policy, task, steps, seed, console)
+        supervised(policy, task, steps, seed, console)
         aside = folder.with_name(f".writing-{folder.name}-{os.getpid()}")
         policy.save(aside)
         (aside / "warm_up.json").write_text(json.dumps({"recipe": [str(word) for word in words]}))
@@ -85,10 +86,14 @@ def _context(task: TextTask) -> int:
     return 2 * longest + task.max_new_tokens + 8
 
 
-def _warm_up(policy: CausalPolicy, task: TextTask, steps: int, seed: int, console: Console) -> None:
+def supervised(
+    policy: CausalPolicy, task: TextTask, steps: int, seed: int, console: Console, corrupted: float = CORRUPTED
+) -> None:
+    """`steps` updates on written solutions, of which the share `corrupted` is wrong; the policy learns in place."""
     step = Adam(Linear(LEARNING_RATE, 0.05 * LEARNING_RATE), betas=(0.9, 0.99), warmup=20)
     memory = Fresh()
     learn = Learn("policy", policy, build_method("sft").replace(step=step), memory, seed=seed)
-    phase = Phase("sft", (Collect("demonstrate", Demonstrator(task, policy, seed), memory), learn), steps)
+    demonstrate = Collect("demonstrate", Demonstrator(task, policy, seed, corrupted), memory)
+    phase = Phase("sft", (demonstrate, learn), steps)
     with ProgressBar(console, f"warm-up {task.name}", "tokens") as bar:
         Loop(System({"policy": policy}, {"fresh": memory}, (phase,)), [bar]).run()

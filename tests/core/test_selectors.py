@@ -199,3 +199,23 @@ def test_range_errors() -> None:
         Band(fraction=-0.1)
     with pytest.raises(ValueError, match="limit must be >= 0 or None; got -1"):
         Band(limit=-1)
+
+
+def test_top_keeps_ties_and_at_least_so_many() -> None:
+    """Of scores 3, 2, 2, 2, 1 the first two places reach into the tie; `keep` takes all of it, `break` one of it."""
+    mask = torch.ones(1, 5, dtype=torch.bool)
+    score = torch.tensor([[2.0, 3.0, 2.0, 1.0, 2.0]])
+    decisions, evaluation = Decisions(mask=mask), Evaluation(entropy=score)
+    assert Top(fraction=0.4, ties="keep")(evaluation, decisions).tolist() == [[True, True, True, False, True]]
+    broken = Top(fraction=0.4)(evaluation, decisions)
+    assert int(broken.sum()) == 2 and bool(broken[0, 1]) and not bool(broken[0, 3])
+    assert Top(fraction=0.0, least=1)(evaluation, decisions).tolist() == [[False, True, False, False, False]]
+    assert int(Top(fraction=0.0, least=9)(evaluation, decisions).sum()) == 5
+    low = Top(fraction=0.4, order="low", ties="keep")(evaluation, decisions)
+    assert low.tolist() == [[True, False, True, True, True]]
+    nothing = Decisions(mask=mask & False)
+    assert not bool(Top(least=1, ties="keep")(evaluation, nothing).any())
+    with pytest.raises(ValueError, match="least must be >= 0"):
+        Top(least=-1)
+    with pytest.raises(ValueError, match="ties must be"):
+        Top(ties="some")  # type: ignore[arg-type]

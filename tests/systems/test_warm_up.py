@@ -35,7 +35,7 @@ def equal(first: CausalPolicy, second: CausalPolicy) -> bool:
 def test_it_is_made_once_and_comes_back_from_the_cache(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = made(Sorting())
     assert len(list(small.iterdir())) == 1
-    monkeypatch.setattr(warm_up, "_warm_up", lambda *_: pytest.fail("warmed up twice"))
+    monkeypatch.setattr(warm_up, "supervised", lambda *_: pytest.fail("warmed up twice"))
     assert equal(first, made(Sorting()))
     with_critic = made(Sorting(), value_head=True)
     assert with_critic.value_head is not None
@@ -66,7 +66,7 @@ def test_an_interrupted_warm_up_leaves_no_model(small: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(warm_up, "_warm_up", interrupted)
+        patch.setattr(warm_up, "supervised", interrupted)
         with pytest.raises(KeyboardInterrupt):
             made(Sorting())
     assert not small.exists() or not list(small.iterdir())
