@@ -80,7 +80,6 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     refuse_unfed(config, method)
     refuse_options(config, method, processes)
     environments = bounded(config, method)
-    keep_freed_memory()
     sizes, count = method.parameters, config.environments
     models = networks(config, method, environments)
     sampler = VectorSampler(models.actor, environments, 1, config.seed, log_probs=False)
@@ -126,16 +125,6 @@ def bounded(config: ControlConfig, method: Method) -> Environments:
             f"method {method.slug!r} needs real actions with finite bounds, which environment {config.env!r} does not "
             "have. For discrete actions take ppo or a2c."
         ) from error
-
-
-def keep_freed_memory() -> None:
-    """Let the process keep buffers that it frees, for the next update.
-
-    The C library of Linux returns memory above a bound to the system, and the next update takes it anew page by page:
-    measured, a tenth of an update of 256-256 networks. The bound follows the largest block that was ever freed, up to
-    32 MiB. Nothing is written to the block, so it costs nothing; other allocators take no notice.
-    """
-    torch.empty(30 * 2**20, dtype=torch.uint8)
 
 
 def horizon(config: ControlConfig) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ascent.training.buffers import keep_freed_memory
 from ascent.training.memory import Memory
 from ascent.training.processes import Processes
 from ascent.training.program import Phase
@@ -61,6 +62,7 @@ class Loop:
         processes: Processes | None = None,
         evaluate_every: int = 0,
     ) -> None:
+        keep_freed_memory()
         self.system, self.watchers, self.evaluate_every = system, watchers, evaluate_every
         self.processes = processes or Processes()
         self.step = self.updates = self.decisions = 0
