@@ -54,7 +54,7 @@ def generate_split(
     device = prompt.device
     draws = uniform(keys.reshape(-1)[:, None], torch.arange(max_new_tokens)).to(device)
     decoder = decoder_for(policy)
-    logits = decoder.start(prompt, real, samples)
+    logits = decoder.start(prompt, real, samples, max_new_tokens)
     ends = torch.tensor(policy.eos, device=device)
     running = torch.ones(len(logits), dtype=torch.bool, device=device)
     written, counted = [], []
