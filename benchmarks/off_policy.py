@@ -179,7 +179,7 @@ def profile(setting: Setting, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=[OURS, PEER, HAND, FLOOR], choices=list(ARMS))
-    parser.add_argument("--steps", type=int, default=500, help="environment steps of an arm per repeat")
+    parser.add_argument("--steps", type=int, default=300, help="environment steps of an arm per repeat")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--go-on", action="store_true", help="measure on a busy machine too, and say so in the table")
     parser.add_argument("--profile", action="store_true", help="only show where the library's time goes")

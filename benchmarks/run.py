@@ -1,6 +1,6 @@
 """Runs the benchmarks one after the other and puts all of their tables into one result.
 
-    make bench                                   # everything, under 20 minutes
+    make bench                                   # everything, about 20 minutes
     make bench BENCHMARKS="control import_time"  # some; the others' tables of the same day and machine stay
     python benchmarks/run.py --go-on             # on a busy machine too; the tables then say so
 
