@@ -76,6 +76,7 @@ class ControlledClip(Part):
     surrogate: ClippedRatio = ClippedRatio("clip_below", "clip_above", against="behaviour")
 
     prepares = frozenset({"log_prob"})
+    follows_advantage = True
 
     def __post_init__(self) -> None:
         if (self.surrogate.low, self.surrogate.high) != ("clip_below", "clip_above"):

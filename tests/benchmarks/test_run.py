@@ -118,6 +118,8 @@ def test_an_interrupt_ends_the_scripts_children_and_keeps_the_results(tmp_path: 
         f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}, {str(mark)!r}])\n", encoding="utf-8"
     )
     driver = (
+        # A shell gives its background jobs an ignored interrupt, and a child inherits it.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"import sys; sys.path.insert(0, {str(run.HERE)!r}); import run; from pathlib import Path\n"
         f"run.HERE, run.SCRIPTS = Path({str(tmp_path)!r}), {{'slow': ('slow.py',)}}\n"
         f"sys.argv = ['run.py', '--go-on', '--name', 'x', '--results', {str(results)!r}]\n"

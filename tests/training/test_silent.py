@@ -43,6 +43,11 @@ METHODS: dict[str, tuple[Method, bool]] = {
     "dpo": (ascent.method("dpo"), False),
     "ipo": (ascent.method("ipo"), False),
     "sft": (ascent.method("sft"), True),
+    "bapo": (ascent.method("bapo"), True),
+    "forking_tokens": (ascent.method("forking_tokens", overlong_buffer=0.0), True),
+    "p3o": (ascent.method("p3o"), False),
+    "kdrl": (ascent.method("kdrl"), False),
+    "capo": (ascent.method("capo"), True),
     "ppo": (ascent.method("ppo"), False),
     "a2c": (ascent.method("a2c"), False),
     "decoupled": (ascent.method("grpo", kl_coefficient=0.0).replace(losses={"policy": Term(DecoupledClip())}), True),
@@ -71,7 +76,7 @@ def unequal(silent_groups: int) -> Decisions:
 
 def learnt(method: Method, silent_groups: int, **options) -> tuple[Counting, dict[str, list[torch.Tensor]]]:
     policy, memory = Counting(), Fresh()
-    scorers = {"reference_log_prob": log_prob_of(Softmax(5))}
+    scorers = {f"{name}_log_prob": log_prob_of(Softmax(seed)) for name, seed in (("reference", 5), ("teacher", 7))}
     learn = Learn("policy", policy, method, memory, scorers=scorers, monitor=frozenset({"entropy"}), **options)
     loop = Loop(System({"policy": policy}, {"fresh": memory}, ()))
     for round_ in range(2):
@@ -85,8 +90,9 @@ def test_every_language_method_is_here() -> None:
     assert {card.slug for card in cards() if card.family in ("language", "both")} <= named
 
 
+# capo reads the features of a network, which this policy has not.
 @pytest.mark.parametrize(("silent_groups", "micro_rows"), [(1, None), (4, 3)])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "capo"])
 def test_nothing_changes(
     name: str, silent_groups: int, micro_rows: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
