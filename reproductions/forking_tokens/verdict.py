@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-
-def shown(number: dict[str, Any], digits: int = 3) -> str:
-    """Mean and interval."""
-    return f"{number['mean']:.{digits}f} [{number['low']:.{digits}f}, {number['high']:.{digits}f}]"
-
-
-def judged(good: bool, bad: bool) -> str:
-    """What an interval allows to be said."""
-    return "confirmed" if good else "refuted" if bad else "not confirmed at this scale"
+from ascent.evaluation.verdict import judged, shown
 
 
 def claims(result: dict[str, Any]) -> list[tuple[str, str]]:

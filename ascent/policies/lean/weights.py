@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-# Rotary embeddings whose frequencies do not depend on the length of the text.
-FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
+from ascent.policies.lean.recognise import KNOWN, ROTARY
+
 # Dormant hooks that transformers leaves behind once hidden states were asked for.
 DORMANT = "transformers.utils.output_capturing"
 # Elements up to which a folded head costs less than to multiply by the last norm's weight at each token.
@@ -76,13 +74,13 @@ class Weights:
 
 def refusal(model: nn.Module) -> str | None:
     """Why `read` does not know this model; None where it does."""
-    if type(model) not in FAMILY:
-        return f"{type(model).__name__} is not one of {', '.join(item.__name__ for item in FAMILY)}"
+    if type(model) not in KNOWN:
+        return f"{type(model).__name__} is not one of {', '.join(item.__name__ for item in KNOWN)}"
     config: Any = model.config
     if config.hidden_act != "silu":
         return f"its activation is {config.hidden_act}"
     rotation = (config.rope_parameters or {}).get("rope_type", "default")
-    if rotation not in FIXED_ROTATIONS:
+    if rotation not in ROTARY:
         return f"its rotary embedding {rotation!r} depends on the length of the text"
     if _windowed(config):
         return "its attention has a sliding window"
