@@ -21,7 +21,9 @@ import torch
 SOURCE = Path(__file__).with_name("native.c")
 # Type, and terms of the series that reach its precision.
 NUMBERS = {torch.float32: ("float", 7), torch.float64: ("double", 13)}
-FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fno-math-errno")
+# Compilers name the present processor in two ways.
+NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+FLAGS = ("-O3", NATIVE, "-fPIC", "-shared", "-fno-math-errno")
 # Seconds that a compiler may take.
 PATIENCE = 60
 SWITCH = "ASCENT_NATIVE"
