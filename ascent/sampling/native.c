@@ -123,6 +123,11 @@ static void mix(const NUMBER *share, const NUMBER *values, int64_t count, int64_
     }
 }
 
+/* Ask for memory before it is needed: the processor's own guess begins anew with each row. */
+static inline void ahead(const NUMBER *from, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES) __builtin_prefetch(from + i, 0, 2);
+}
+
 /* Rotates queries and keys, remembers the present token, and writes what each row sees into `seen` [B, A D]. */
 void attend(const Batch *b, const Memory *m) {
     const int64_t size = b->size, heads = b->heads, groups = b->groups, whole = heads + 2 * groups;
@@ -150,6 +155,8 @@ void attend(const Batch *b, const Memory *m) {
             for (int64_t i = 0; i < size; i++) values[b->used * size + i] = value[i];
             const int64_t length = b->length[b->owner[row]], gap = (length + LANES - 1) / LANES * LANES;
             const int64_t end = gap + (own + LANES - 1) / LANES * LANES;
+            ahead(values, b->used * size);
+            if (row + 1 < b->rows) ahead(m->keys + (b->slot[row + 1] * groups + group) * own_room, own * size);
             for (int64_t head = group * (heads / groups); head < (group + 1) * (heads / groups); head++) {
                 const NUMBER *query = qkv + head * size;
                 NUMBER *seen = b->seen + (row * heads + head) * size;
