@@ -95,6 +95,47 @@ class LogProb(Part):
 
 
 @dataclass(frozen=True)
+class MaskedLogProb(Part):
+    """`-M A log pi`, without gradient where the update has gone far enough: M is 0 where PPO's clip would act.
+
+    M = 0 where A > 0 and r > 1 + high, or A < 0 and r < 1 - low, with r = pi / pi_old; 1 elsewhere. The ratio decides
+    and does nothing else, so an importance weight against any other policy can stand before it (decoupled PPO).
+
+    Attributes:
+        low, high: distances from 1, or names of prepared columns; None is open.
+    """
+
+    low: Bound | None = 0.2
+    high: Bound | None = 0.2
+
+    follows_advantage = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"log_prob", "old_log_prob", "advantage"}) | scheduled(self.low, self.high)
+
+    def __post_init__(self) -> None:
+        check_bounds(self.low, self.high)
+
+    def sides(self, evaluation: Evaluation, decisions: Decisions) -> tuple[Tensor, Tensor]:
+        """[N, T] bool: masked below (A < 0) and masked above (A > 0)."""
+        low, high = limits(self.low, self.high, decisions)
+        quotient = likelihood_ratio(evaluation.log_prob.detach(), decisions.old_log_prob, decisions.mask)
+        advantage = decisions.advantage
+        return (quotient < low) & (advantage < 0), (quotient > high) & (advantage > 0)
+
+    def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
+        below, above = self.sides(evaluation, decisions)
+        return torch.where(below | above, 0.0, -decisions.advantage * evaluation.log_prob)
+
+    def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
+        """Shares of masked decisions (`clip_fraction` and its two sides), k3, ratio."""
+        below, above = self.sides(evaluation, decisions)
+        clip = {"clip_fraction": below | above, "clip_fraction_low": below, "clip_fraction_high": above}
+        return _divergence(evaluation.log_prob - decisions.old_log_prob) | clip
+
+
+@dataclass(frozen=True)
 class Ratio(Part):
     """`-A pi / pi_old`, not clipped: the conservative policy iteration surrogate.
 
@@ -243,7 +284,7 @@ class CISPO(Part):
 
 @dataclass(frozen=True)
 class ImportanceWeighted(Part):
-    """A value times a detached importance weight against the behaviour policy [N, T].
+    """A value times a detached importance weight [N, T], as a rule against the behaviour policy.
 
     `cap` truncates (V-trace, arXiv:1802.01561; TIS); `mask_above` / `mask_below` give weight 0 outside the band (MIS,
     IcePop). Around a clipped ratio with `numerator="old"` it is decoupled PPO (arXiv:2110.00641).
@@ -254,6 +295,7 @@ class ImportanceWeighted(Part):
         mask_above, mask_below: weights outside become 0; None is open.
         level: "token"; "sequence" is the product over the row's decisions; "geometric" their geometric mean.
         numerator: "new" weighs by pi_now / pi_behaviour (no gradient through it), "old" by pi_old / pi_behaviour.
+        denominator: "behaviour", or "old": staleness alone, whoever sampled.
     """
 
     of: Value = field(default_factory=LogProb)
@@ -262,8 +304,11 @@ class ImportanceWeighted(Part):
     mask_below: float | None = None
     level: Literal["token", "sequence", "geometric"] = "token"
     numerator: Literal["new", "old"] = "new"
+    denominator: Literal["behaviour", "old"] = "behaviour"
 
     def __post_init__(self) -> None:
+        if self.numerator == self.denominator:
+            raise ValueError(f"denominator must be another policy than numerator={self.numerator!r}; the weight is 1.")
         for name in ("cap", "mask_above", "mask_below"):
             number = self.__dict__[name]
             if number is not None and number <= 0:
@@ -271,7 +316,8 @@ class ImportanceWeighted(Part):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"behaviour_log_prob", "log_prob" if self.numerator == "new" else "old_log_prob"})
+        above = "log_prob" if self.numerator == "new" else "old_log_prob"
+        return frozenset({f"{self.denominator}_log_prob", above})
 
     @property
     def follows_advantage(self) -> bool:
@@ -282,7 +328,8 @@ class ImportanceWeighted(Part):
         mask = decisions.mask
         with torch.no_grad():
             above = evaluation.log_prob if self.numerator == "new" else decisions.old_log_prob
-            difference = above - decisions.behaviour_log_prob
+            below = decisions.behaviour_log_prob if self.denominator == "behaviour" else decisions.old_log_prob
+            difference = above - below
             if self.level != "token":
                 difference = torch.where(mask, difference, 0.0).sum(1, keepdim=True)
                 if self.level == "geometric":
@@ -302,7 +349,8 @@ class ImportanceWeighted(Part):
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
         """Mean weight before truncation, and the share of decisions whose weight was changed."""
         raw, weight = self.weight(evaluation, decisions)
-        return {"importance_weight": raw, "importance_changed": weight != raw}
+        name = "importance" if self.denominator == "behaviour" else "staleness"
+        return {f"{name}_weight": raw, f"{name}_changed": weight != raw}
 
 
 def DecoupledClip(

@@ -61,6 +61,10 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "token", "reward_scale": "difference"},
         {"average": "token"},
     ],
+    "stabilizing_rl": [
+        {"variant": "engines", "truncation": 1.1, "replay": "R3"},
+        {"engine_correction": False, "length_norm": True, "clip_low": None},
+    ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [
