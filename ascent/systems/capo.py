@@ -7,7 +7,7 @@ from ascent.methods.capo import mirrored
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.with_logits import WithLogits
 from ascent.systems import language
-from ascent.systems.assembly import Assembly
+from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.training.processes import Processes
 from ascent.worlds.text.task import TextTask
@@ -15,8 +15,7 @@ from ascent.worlds.text.task import TextTask
 
 def build(config: Config, method: Method, processes: Processes) -> Assembly:
     """The language assembly; --learning-rate and --temperature of the run reach the step model."""
-    if not isinstance(config, LanguageConfig):
-        raise BadConfig("capo models the head of a language model; give --task or --data instead of --env.")
+    refuse(config, method)
 
     def assist(
         config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes
@@ -24,3 +23,10 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
         return WithLogits(policy), {}
 
     return language.build(config, mirrored(method, config.temperature), processes, assist=assist)
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where there is no language model, or the world does not feed the method."""
+    if not isinstance(config, LanguageConfig):
+        raise BadConfig("capo models the head of a language model; give --task or --data instead of --env.")
+    refuse_unfed(config, method)

@@ -20,7 +20,7 @@ from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import embedded
 from ascent.policies.with_logits import WithLogits
 from ascent.systems import language
-from ascent.systems.assembly import Assembly
+from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.systems.warm_up import cache, supervised
 from ascent.training.annotate import Scorer, log_prob_of
@@ -32,10 +32,7 @@ RECIPE = 1  # raised when teachers of an older recipe must not be reused
 
 def build(config: Config, method: Method, processes: Processes) -> Assembly:
     """The language assembly with a teacher among its scorers."""
-    if not isinstance(config, LanguageConfig):
-        raise BadConfig("kdrl distils a language model; give --task or --data instead of --env.")
-    if method.parameters.get("teacher", "embedded") == "embedded" and config.data is not None:
-        raise BadConfig("teacher='embedded' is trained on a built-in task; with --data give --set teacher=FOLDER.")
+    refuse(config, method)
 
     def assist(
         config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes
@@ -47,6 +44,15 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
         return WithLogits(policy), scorers(teacher)
 
     return language.build(config, method, processes, assist=assist)
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where there is no language model or no teacher, or the world does not feed the method."""
+    if not isinstance(config, LanguageConfig):
+        raise BadConfig("kdrl distils a language model; give --task or --data instead of --env.")
+    if method.parameters.get("teacher", "embedded") == "embedded" and config.data is not None:
+        raise BadConfig("teacher='embedded' is trained on a built-in task; with --data give --set teacher=FOLDER.")
+    refuse_unfed(config, method)
 
 
 def scorers(teacher: CausalPolicy) -> dict[str, Scorer]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -16,7 +17,7 @@ from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.with_logits import WithLogits
 from ascent.sampling.sampler import Sampler
-from ascent.sampling.text import TextSampler, generate
+from ascent.sampling.text import Distribution, TextSampler, decoded, entropies, generated
 from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, LanguageConfig
 from ascent.systems.offline import dataset
@@ -200,7 +201,11 @@ def load_policy(config: LanguageConfig, task: TextTask, method: Method, processe
 
 
 class HeldOut:
-    """Samples held-out prompts and scores them; keeps a few completions per evaluation in completions.jsonl."""
+    """Samples held-out prompts and scores them; keeps a few completions per evaluation in completions.jsonl.
+
+    `entropy` is the policy's own, over the tokens of these answers: the same measure for every method, whatever rows it
+    learns from.
+    """
 
     def __init__(
         self, config: LanguageConfig, policy: CausalPolicy, task: TextTask, score: TextScore, budget: int
@@ -210,17 +215,15 @@ class HeldOut:
 
     def __call__(self, step: int) -> Mapping[str, float]:
         config, count = self.config, self.config.samples
-        answers = generate(
-            self.policy,
-            [example.prompt for example in self.examples],
-            count,
-            self.budget,
-            config.temperature,
-            config.top_p,
-            config.top_k,
-            config.stop,
-            seed=config.seed,
-        )
+        distribution = Distribution(config.temperature, config.top_p, config.top_k, config.stop)
+        prompts = [example.prompt for example in self.examples]
+        answers: list[list[str]] = []
+        nats, tokens = 0.0, 0
+        for ids, found in generated(self.policy, prompts, count, self.budget, distribution, config.seed):
+            lines = decoded(self.policy, found.action, found.mask)
+            answers += [lines[row : row + count] for row in range(0, len(lines), count)]
+            nats += float(torch.where(found.mask, entropies(self.policy, ids, found), 0.0).sum())
+            tokens += int(found.mask.sum())
         rows = [example for example in self.examples for _ in range(count)]
         each = self.score.score(rows, [text for texts in answers for text in texts])
         rewards = total(each, self.score.rewards.weights)
@@ -229,7 +232,8 @@ class HeldOut:
         groups = [rewards[start : start + count] for start in range(0, len(rewards), count)]
         passes = [sum(reward is not None and reward >= SUCCESS for reward in group) for group in groups]
         right = {f"pass@{k}": float(pass_at_k(passes, count, k).mean()) for k in sorted({1, count})}
-        return {"reward": math.fsum(given) / max(len(given), 1)} | right
+        entropy = {"entropy": nats / max(tokens, 1)}
+        return {"reward": math.fsum(given) / max(len(given), 1)} | right | entropy
 
     def _keep(self, step: int, answers: list[list[str]], rewards: list[float | None]) -> None:
         path = self.config.folder / "completions.jsonl"
