@@ -61,6 +61,11 @@ def limits(low: Bound | None, high: Bound | None, decisions: Decisions) -> tuple
     return 1.0 - distance(low), 1.0 + distance(high)
 
 
+def is_open(low: Bound | None, high: Bound | None) -> bool:
+    """Whether nothing is ever clipped, so that a clip fraction would be a number about no clip."""
+    return low in (None, torch.inf) and high in (None, torch.inf)
+
+
 def between(number: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """`number` clipped to [low, high], each a float or a tensor."""
     if isinstance(low, Tensor) or isinstance(high, Tensor):
@@ -232,9 +237,12 @@ class ClippedRatio(Part):
         return value if self.dual is None else torch.where(cost > 0, torch.minimum(value, cost * self.dual), value)
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
-        """Shares of decisions whose gradient the clip removes (`clip_fraction` and its two sides), k3, ratio."""
-        low, high = limits(self.low, self.high, decisions)
+        """Shares of decisions whose gradient the clip removes (`clip_fraction` and its two sides; none where both
+        bounds are open), k3, ratio."""
         columns = _divergence(evaluation.log_prob - self.other(decisions))
+        if is_open(self.low, self.high):
+            return columns
+        low, high = limits(self.low, self.high, decisions)
         quotient = columns["ratio"]
         if self.ratio != "token":
             quotient = likelihood_ratio(evaluation.log_prob, self.other(decisions), decisions.mask, self.ratio)
@@ -274,7 +282,10 @@ class CISPO(Part):
         return -decisions.advantage * between(quotient, low, high) * log_prob
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
-        """Shares of decisions whose weight is clipped (whatever the advantage), k3, ratio."""
+        """Shares of decisions whose weight is clipped (whatever the advantage; none where both bounds are open), k3,
+        ratio."""
+        if is_open(self.low, self.high):
+            return _divergence(evaluation.log_prob - decisions.old_log_prob)
         low, high = limits(self.low, self.high, decisions)
         quotient = likelihood_ratio(evaluation.log_prob, decisions.old_log_prob, decisions.mask, self.ratio)
         below, above = quotient < low, quotient > high
