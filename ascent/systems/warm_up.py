@@ -87,13 +87,22 @@ def _context(task: TextTask) -> int:
 
 
 def supervised(
-    policy: CausalPolicy, task: TextTask, steps: int, seed: int, console: Console, corrupted: float = CORRUPTED
+    policy: CausalPolicy,
+    task: TextTask,
+    steps: int,
+    seed: int,
+    console: Console,
+    corrupted: float = CORRUPTED,
+    title: str | None = None,
 ) -> None:
-    """`steps` updates on written solutions, of which the share `corrupted` is wrong; the policy learns in place."""
+    """`steps` updates on written solutions, of which the share `corrupted` is wrong; the policy learns in place.
+
+    `title` stands left of the progress bar; "warm-up <task>" when not given.
+    """
     step = Adam(Linear(LEARNING_RATE, 0.05 * LEARNING_RATE), betas=(0.9, 0.99), warmup=20)
     memory = Fresh()
     learn = Learn("policy", policy, build_method("sft").replace(step=step), memory, seed=seed)
     demonstrate = Collect("demonstrate", Demonstrator(task, policy, seed, corrupted), memory)
     phase = Phase("sft", (demonstrate, learn), steps)
-    with ProgressBar(console, f"warm-up {task.name}", "tokens") as bar:
+    with ProgressBar(console, title or f"warm-up {task.name}", "tokens") as bar:
         Loop(System({"policy": policy}, {"fresh": memory}, (phase,)), [bar]).run()

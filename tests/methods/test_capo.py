@@ -16,7 +16,8 @@ from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
 from ascent.core.plan import Adam, Linear
 from ascent.core.registry import method
-from ascent.methods.capo import TrustRegion, mirrored
+from ascent.core.trust_region import TrustRegion
+from ascent.methods.capo import mirrored
 
 TIGHT = {"objective_threshold": math.inf, "policy_threshold": 0.02, "learning_rate": 0.02}
 """Thresholds that reject some of the example's decisions."""
