@@ -47,6 +47,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"base": "dr_grpo", "model": "sgd", "fisher": "expected", "policy_threshold": 1e-9},
         {"base": "reinforce", "symmetric": False, "top_k": 2, "variant": "reference"},
         {"control": True, "objective_threshold": 1e-4},
+        {"level": "sequential", "diagnostics": True, "objective_floor": -0.05},
+        {"level": "sentence", "control": True, "penalty": "policy"},
     ],
     "kdrl": [
         {"objective": "kd", "estimator": "k3", "ratio_limit": 5.0},
