@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from ascent.core.decisions import Decisions
@@ -43,16 +43,18 @@ class MixturePolicy(CausalPolicy):
     Args:
         model: a mixture of experts with routers of a known class.
         tokenizer, options: of `CausalPolicy`.
-        replays: evaluate under the recorded routes; decisions without routes are then refused by name.
+
+    Attributes:
+        replays: evaluate under the recorded routes (see `Replaying`); decisions without them are refused by name.
 
     Raises:
         ValueError: the model has no known router.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, replays: bool = False, **options: Any) -> None:
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
         self.layers = len(routers(self.base))
-        self.replays = replays
+        self.replays = False
         self._recording = False
         self._seen: list[Seen] = []
 
@@ -134,6 +136,42 @@ class MixturePolicy(CausalPolicy):
             Decisions(mask=part.mask, context=context, action=places[:, real.shape[1] :]), columns
         )
         return inputs["input_ids"], prompt
+
+
+class Replaying(nn.Module):
+    """A mixture of experts as the trainer sees it under Routing Replay: every evaluation is under recorded routes.
+
+    Whoever asks the policy itself (held-out answers, an engine) gets its natural routes.
+
+    Args:
+        policy: which is trained and saved as ever.
+    """
+
+    def __init__(self, policy: MixturePolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    @property
+    def splittable(self) -> bool:
+        return self.policy.splittable
+
+    def evaluate(
+        self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] = NO_PROBES
+    ) -> Evaluation:
+        """As `MixturePolicy.evaluate`. Raises MissingColumn where the decisions hold no routes."""
+        self.policy.replays = True
+        try:
+            return self.policy.evaluate(decisions, needs, probes)
+        finally:
+            self.policy.replays = False
+
+    def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
+        """As `MixturePolicy.annotate`: routes that `needs` names are recorded, others are replayed."""
+        self.policy.replays = True
+        try:
+            return self.policy.annotate(decisions, needs)
+        finally:
+            self.policy.replays = False
 
 
 def _plan(part: Decisions, position: Tensor) -> Tensor:

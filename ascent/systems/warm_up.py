@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,35 @@ def cache() -> Path:
     return Path(os.environ.get("ASCENT_CACHE") or Path(base) / "ascent")
 
 
+@dataclass(frozen=True)
+class Start:
+    """What is warmed up.
+
+    Attributes:
+        kind: the class of policy.
+        make: (alphabet, seed, context) -> a policy with fresh weights.
+        words: tell it from other models in the cache.
+    """
+
+    kind: type[CausalPolicy] = CausalPolicy
+    make: Callable[[str, int, int], CausalPolicy] = lambda alphabet, seed, context: embedded(
+        alphabet, seed, context=context
+    )
+    words: tuple[object, ...] = ()
+
+
+DENSE = Start()
+
+
 def warmed_up(
-    task: TextTask, steps: int, seed: int, temperature: float, value_head: bool, console: Console, processes: Processes
+    task: TextTask,
+    steps: int,
+    seed: int,
+    temperature: float,
+    value_head: bool,
+    console: Console,
+    processes: Processes,
+    start: Start = DENSE,
 ) -> CausalPolicy:
     """The embedded policy after `steps` supervised updates; from the cache where it was made before.
 
@@ -64,10 +92,10 @@ def warmed_up(
     comparison.
     """
     disable_progress_bar()  # of loading and writing weights: our own bar is the one to watch
-    words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED)
+    words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED, *map(str, start.words))
     folder = cache() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
     if not folder.exists() and processes.main:
-        policy = embedded(task.alphabet, seed, context=_context(task))
+        policy = start.make(task.alphabet, seed, _context(task))
         supervised(policy, task, steps, seed, console)
         aside = folder.with_name(f".writing-{folder.name}-{os.getpid()}")
         policy.save(aside)
@@ -77,7 +105,7 @@ def warmed_up(
         except OSError:  # another run finished the same model first
             shutil.rmtree(aside)
     processes.wait()
-    return CausalPolicy.load(folder, temperature=temperature, value_head=value_head)
+    return start.kind.load(folder, temperature=temperature, value_head=value_head)
 
 
 def _context(task: TextTask) -> int:

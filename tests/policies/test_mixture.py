@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, Ol
 
 from ascent.core.decisions import Decisions, MissingColumn, concatenate
 from ascent.policies.embedded import embedded
-from ascent.policies.mixture import MixturePolicy, embedded_mixture
+from ascent.policies.mixture import MixturePolicy, Replaying, embedded_mixture
 from ascent.policies.routing import NATURAL, changed, routed, routers
 
 LOG_PROB, OLD = frozenset({"log_prob"}), frozenset({"old_log_prob"})
@@ -195,9 +195,22 @@ def test_a_route_is_compared_as_a_set() -> None:
     assert float(changed(one, torch.tensor([[[NATURAL, NATURAL], [0, 3]]]))) == 0.5
 
 
-def test_missing_routes_are_refused_by_name() -> None:
+def test_a_trainer_replays_and_the_policy_itself_does_not() -> None:
     policy = mixture()
-    policy.replays = True
+    rows = foreign(batch())
+    natural = policy.evaluate(rows, LOG_PROB).log_prob
+    trainer = Replaying(policy)
+    assert trainer.splittable
+    replayed = trainer.evaluate(rows, LOG_PROB).log_prob
+    assert not torch.allclose(replayed, natural)
+    assert torch.equal(trainer.annotate(rows, OLD).old_log_prob, replayed)
+    assert torch.equal(policy.evaluate(rows, LOG_PROB).log_prob, natural)
+    # R2: what it is asked to record is natural, whatever stands there.
+    assert torch.equal(trainer.annotate(rows, ROUTES).old_log_prob, natural)
+
+
+def test_missing_routes_are_refused_by_name() -> None:
+    policy = Replaying(mixture())
     with pytest.raises(MissingColumn, match="'prompt_routes'"):
         policy.evaluate(batch(), LOG_PROB)
     with pytest.raises(MissingColumn, match="'prompt_routes'"):
