@@ -19,8 +19,8 @@ from ascent.systems.manifest import version
 from ascent.systems.run import WHOLE
 
 PACKAGES = ("torch", "transformers", "gymnasium", "numpy")
-OWN = ("method", "seed", "output", "threads", "quiet", "tensorboard")
-"""Fields that a comparison sets for every run."""
+OWN = ("method", "seed", "output", "threads", "quiet", "tensorboard", "save_every", "keep")
+"""Fields that a comparison sets for every run, or that change no result."""
 
 
 def unit(config: Config) -> str:
@@ -63,7 +63,7 @@ def command(
         if item.name in OWN or (item.name != world and value == item.default) or (item.name == "task" != world):
             continue
         flag = "--" + item.name.replace("_", "-")
-        if isinstance(value, bool):
+        if isinstance(item.default, bool):
             found.append(flag if value else flag.replace("--", "--no-", 1))
         else:
             found += [flag, *map(str, value if isinstance(value, tuple) else (value,))]

@@ -40,9 +40,13 @@ def arm_config(base: Config, arm: str) -> Config:
 
 
 def placeholder(words: Sequence[str], reference: str | None = None) -> str:
-    """A method that a base configuration can be made with before its arms are known."""
+    """A method that a base configuration can be made with before its arms are known.
+
+    Raises:
+        UnknownMethod: the first of the named ones is unknown.
+    """
     named = [word.partition(":")[0] for word in words if word != ALL]
-    return named[0] if named else reference or "reinforce"
+    return card(named[0] if named else (reference or "reinforce").partition(":")[0]).slug
 
 
 def choose(words: Sequence[str], base: Config, without: Sequence[str] = (), reference: str | None = None) -> Chosen:
