@@ -123,7 +123,7 @@ def test_what_cannot_be_fed_is_refused_by_name(tmp_path: Path) -> None:
         build(control, ascent.method("stabilizing_rl"), Processes())
     with pytest.raises(BadConfig, match="LlamaForCausalLM has no router that is known"):
         run(tmp_path, "no-router", mixture=False, parameters={"replay": "R2"})
-    with pytest.raises(BadConfig, match="needs .*routes"):
+    with pytest.raises(BadConfig, match=r"needs .*routes"):
         method = ascent.method("stabilizing_rl", replay="R3")
         config = LanguageConfig(method="grpo", task="arithmetic", batch=8, group_size=4)
         from ascent.systems.language import build as plain
