@@ -64,6 +64,7 @@ quote: $(VENV)/.installed
 
 comparison: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/ascent compare all --task arithmetic --page docs/comparison.md $(COMPARE_ARGS)
+	$(BIN)/python -m ascent.evaluation.page README.md
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict

@@ -1,18 +1,28 @@
-"""A comparison as a page of the documentation, written from its JSON: nothing on it is typed by hand."""
+"""A comparison as a page of the documentation, written from its JSON: nothing on it is typed by hand.
+
+    python -m ascent.evaluation.page README.md
+
+writes a page's excerpts anew, pictures included: what stands between `<!-- excerpt of <JSON>: <arms> -->` and
+`<!-- end -->`.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ascent.evaluation.arms import Arm
 from ascent.evaluation.dynamics import summary
-from ascent.evaluation.table import Row, read_json
+from ascent.evaluation.plot import plot
+from ascent.evaluation.table import Row, compare_table, read_json
 
 UNKNOWN = "–"
+EXCERPT = re.compile(r"<!-- excerpt of (\S+): ([^>]+?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def write_page(result: Path, pictures: Mapping[str, Path], page: Path) -> None:
@@ -164,3 +174,71 @@ def _machine(about: Mapping[str, Any], page: Path) -> str:
         f"```text\n{command}\n```\n\n{about['date']}, {processor}, {cores} cores, one torch thread a run; {versions}. "
         "The command writes this page, its numbers and its pictures; runs that are there already are not run again."
     )
+
+
+def with_excerpts(page: Path) -> str:
+    """A page's text with its excerpts written anew; paths in them are relative to the page."""
+
+    def block(found: re.Match[str]) -> str:
+        numbers, names = found[1], found[2].split()
+        return f"<!-- excerpt of {numbers}: {found[2]} -->\n{excerpt(page.parent, numbers, names)}\n<!-- end -->"
+
+    return EXCERPT.sub(block, page.read_text(encoding="utf-8"))
+
+
+def excerpt(folder: Path, numbers: str, names: Sequence[str]) -> str:
+    """Some arms of a comparison: picture, scores and the command that makes them.
+
+    Args:
+        folder: of the page; `numbers` is relative to it.
+        numbers: JSON that `write_page` put beside its page.
+        names: of the arms; the first is the reference of the differences.
+    """
+    arms, about = _chosen(folder / numbers, names)
+    rows = compare_table(arms, limits=_ends(about))
+    told = ", ".join(f"`{row.name}` {_span(row.mean, row.low, row.high, '.3f')}" for row in rows)
+    page = Path(numbers).with_suffix(".md").as_posix()
+    command = about["command"].replace(" all ", f" {' '.join(names)} ", 1)
+    return (
+        f"![{len(arms)} methods on {about['world']}]({_picture(Path(numbers)).as_posix()})\n\n"
+        f"*{about['score'].capitalize()} after {about['budget']:,.0f} {about['unit']}, mean of {about['seeds']} seeds "
+        f"and 95% interval: {told}. The same runs as in [all methods on one task]({page}).*\n\n```text\n{command}\n```"
+    )
+
+
+def draw_excerpt(folder: Path, numbers: str, names: Sequence[str]) -> None:
+    """The picture of an excerpt, `images/<JSON's name>.png` beside the JSON."""
+    arms, about = _chosen(folder / numbers, names)
+    path = folder / _picture(Path(numbers))
+    plot(arms, path, budget=about["unit"], score=about["score"], title=about["world"], limits=_ends(about))
+
+
+def _picture(numbers: Path) -> Path:
+    return numbers.parent / "images" / f"{numbers.stem}.png"
+
+
+def _ends(about: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = about["limits"] or (-math.inf, math.inf)
+    return low, high
+
+
+def _chosen(numbers: Path, names: Sequence[str]) -> tuple[list[Arm], dict[str, Any]]:
+    _, arms, about = read_json(numbers)
+    by_name = {arm.name: arm for arm in arms}
+    absent = [name for name in names if name not in by_name]
+    if absent:
+        raise ValueError(f"arms of an excerpt must be among {', '.join(by_name)}; got {', '.join(absent)}.")
+    return [by_name[name] for name in names], about
+
+
+def main(pages: Sequence[str]) -> int:
+    """Write the excerpts of pages anew, and draw their pictures."""
+    for page in map(Path, pages):
+        for numbers, names in EXCERPT.findall(page.read_text(encoding="utf-8")):
+            draw_excerpt(page.parent, numbers, names.split())
+        page.write_text(with_excerpts(page), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
