@@ -50,6 +50,10 @@ class EngineSampler:
         """Prompts used so far."""
         return self.inner.consumed
 
+    @consumed.setter
+    def consumed(self, prompts: int) -> None:
+        self.inner.consumed = prompts
+
     @property
     def max_new_tokens(self) -> int:
         return self.inner.max_new_tokens

@@ -1,6 +1,6 @@
 """How well a token objective stands for the sequence objective: expected gradients by enumeration, not by sampling.
 
-    J_seq = E_{y ~ mu} prod_t r_t R        J_token = E_{y ~ mu} sum_t r_t R,        r_t = pi(y_t) / mu(y_t) = 1 + delta_t
+    J_seq = E_{y ~ mu} prod_t r_t R       J_token = E_{y ~ mu} sum_t r_t R,       r_t = pi(y_t) / mu(y_t) = 1 + delta_t
 
 Both have the same gradient up to O(delta) (arXiv 2512.01374). Any term of a method is put to the same test.
 """
