@@ -104,9 +104,9 @@ The learning rate of each arm is the best of {rates_tried} by mean reward on ano
 and with partial rollouts: {rates}. "Fixed mean" has BAPO's rate and, as constants, the means of BAPO's
 bounds at the same staleness and seed: {bounds}.
 
-"Held-out pass@1" is the mean of 16 answers to 96 problems at the end, "entropy" the mean over the last {last} steps in
-nats a token, "gradient norm" the largest before clipping, "worst drop" the largest fall of the reward, smoothed over
-5 steps, below what it had reached. At 1 pass the data are fresh and every arm is the same run.
+"Held-out pass@1" is the mean of {samples} answers to {held_out} problems at the end, "entropy" the mean over the last
+{last} steps in nats a token, "gradient norm" the largest before clipping, "worst drop" the largest fall of the reward,
+smoothed over 5 steps, below what it had reached. At 1 pass the data are fresh and every arm is the same run.
 
 | staleness | arm | {heads} |
 {line}

@@ -37,9 +37,9 @@ from .attempts import Attempts
 
 RUNS = Path("runs/reproduce-bapo")
 TASK = Attempts()
-WARM_UP, STEPS, SEEDS, LAST, PILOT = 400, 40, 4, 10, 99
+WARM_UP, STEPS, SEEDS, LAST, PILOT = 400, 30, 3, 10, 99
 SETTINGS = {"prompts": 16, "group_size": 8}
-SEGMENT, IN_FLIGHT = 6, 6
+SEGMENT, IN_FLIGHT, HELD_OUT, SAMPLES = 6, 6, 64, 16
 RATES = (2e-4, 4e-4, 8e-4)
 LEVELS: dict[str, int] = {"1 pass": 1, "4 passes": 4, "8 passes": 8, "partial": 1}
 """Passes at each staleness."""
@@ -119,14 +119,14 @@ def one_text(arm: str, level: str, rate: float, seed: int, bounds: tuple[float, 
     kept = RUNS / "runs" / f"{arm} {level} rate{rate:g} seed{seed}.json".replace(" ", "-")
     if kept.exists():
         return json.loads(kept.read_text())
-    examples = TASK.held_out(96)
-    record = trained(arm, level, rate, seed, bounds, held_out=examples, samples=16, evaluate_every=STEPS)
+    examples = TASK.held_out(HELD_OUT)
+    record = trained(arm, level, rate, seed, bounds, held_out=examples, samples=SAMPLES, evaluate_every=STEPS)
     curves = {name: [round(number, 5) for number in record.curve(name)] for name in KEPT}
     reward = curves["reward"]
     smooth = [mean(reward[end - 5 : end]) for end in range(5, STEPS + 1)]
     numbers = {
         "held_out": record.held_out[-1][1]["pass@1"],
-        "held_out_16": record.held_out[-1][1]["pass@16"],
+        "held_out_16": record.held_out[-1][1][f"pass@{SAMPLES}"],
         "before": record.held_out[0][1]["pass@1"],
         "area": mean(reward),
         "entropy": mean(curves["entropy"][-LAST:]),
@@ -212,7 +212,13 @@ def measure() -> dict[str, Any]:
     levels = {"1 pass": ("[0.8, 1.2]",), **{level: names for level in STALE}}
     return {
         "settings": {**SETTINGS, "warm_up": WARM_UP, "steps": STEPS, "seeds": SEEDS, "last": LAST, "rates": RATES}
-        | {"segment_tokens": SEGMENT, "in_flight": IN_FLIGHT, "before": found["BAPO", "4 passes", 0]["before"]},
+        | {
+            "segment_tokens": SEGMENT,
+            "in_flight": IN_FLIGHT,
+            "held_out": HELD_OUT,
+            "samples": SAMPLES,
+            "before": found["BAPO", "4 passes", 0]["before"],
+        },
         "chosen": {level: {arm: chosen(arm, level) for arm in names} for level in STALE},
         "pilot": {f"{arm}, {level}, {rate:g}": tried[arm, level, rate, PILOT]["area"] for arm, level, rate, _ in pilot},
         "levels": {

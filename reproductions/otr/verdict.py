@@ -80,8 +80,8 @@ result.json; `ascent reproduce otr` runs everything again.
 A transformer of 2 layers and width 64 has learnt copying, sorting and digit sums, and addition with written carries in
 part; before fine-tuning it scores {before} ("odd" is the probability it gives to odd
 letters). It is taught more addition: {steps} steps of {rows} fresh demonstrations, none with two numbers of 50 and
-more, a fifth of them with odd letters in place of semicolons. {seeds} seeds of data and test problems ({test} a score, greedy
-answers). The learning rate of each family is the best of three by in-domain match on another seed:
+more, a fifth of them with odd letters in place of semicolons. {seeds} seeds of data and test problems ({test} a score,
+greedy answers). The learning rate of each family is the best of three by in-domain match on another seed:
 {rates}.
 
 "Equal in-domain accuracy": SFT's three rates give three points of in-domain accuracy and score on each seed; OTR is
