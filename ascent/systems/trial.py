@@ -15,7 +15,9 @@ from ascent.core.decisions import Decisions
 from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.mixture import Replaying
 from ascent.policies.with_logits import WithLogits
+from ascent.sampling.engine import EngineSampler
 from ascent.sampling.partial import PartialSampler
 from ascent.sampling.text import TextSampler, generate
 from ascent.training.annotate import Scorer
@@ -58,9 +60,9 @@ def trial(
     group_size: int,
     seed: int,
     scorers: Mapping[str, Scorer] | None = None,
-    seen: WithLogits | None = None,
+    seen: WithLogits | Replaying | None = None,
     teacher: CausalPolicy | None = None,
-    respond: Callable[[CausalPolicy], PartialSampler] | None = None,
+    respond: Callable[[CausalPolicy], PartialSampler | EngineSampler] | None = None,
     accept: Callable[[Decisions], Any] | None = None,
     refill: int = 4,
     evaluate_every: int = 0,
@@ -80,7 +82,8 @@ def trial(
         scorers: as in `Learn`.
         seen: the policy as the method sees it (`WithLogits(policy)`); the policy itself when not given.
         teacher: who answers instead of the policy (supervised learning on a teacher's text).
-        respond: makes the sampler of partial rollouts of who answers; whole responses when not given.
+        respond: makes the sampler of who answers (partial rollouts, a second engine); whole responses of the policy
+            itself when not given.
         accept: rows that may stay, in place of the method's own.
         refill: further acts of a round where rows are refused.
         evaluate_every: rounds between two held-out evaluations; 0 is never.
@@ -89,7 +92,7 @@ def trial(
         watch: further numbers out of each collection, recorded under their names.
     """
     answering = policy if teacher is None else teacher
-    sampler: TextSampler | PartialSampler
+    sampler: TextSampler | PartialSampler | EngineSampler
     if respond is None:
         sampler = TextSampler(answering, task, prompts, group_size, task.max_new_tokens, seed=seed)
     else:
