@@ -1,6 +1,6 @@
 """MiniRL and Routing Replay (arXiv 2512.01374), small: which of its parts keeps training stable, and when?
 
-A mixture of experts (2 layers, 8 experts, top-2, width 64) learns addition of one or two digits from a cold start. An
+A mixture of experts (2 layers, 8 experts, top-2, width 48) learns addition of one digit from a cold start. An
 engine of lower precision samples, the policy trains in float32; every update takes 32 responses, so N times as many
 are sampled for N updates. All arms take equally many updates and see the same prompts.
 
@@ -36,16 +36,16 @@ from ascent.sampling.text import TextSampler
 from ascent.systems.trial import trial
 from ascent.systems.warm_up import supervised
 from ascent.systems.workers import provenance, spread
+from ascent.worlds.text.arithmetic import Arithmetic
 
 from .pictures import draw
-from .task import Mixed
 from .verdict import verdict
 
 RUNS = Path("runs/reproduce-stabilizing_rl")
-TASK = Mixed()
-SEEDS, UPDATES, PROMPTS, GROUP = 3, 32, 4, 8
+TASK = Arithmetic(digits=1)
+SEEDS, UPDATES, PROMPTS, GROUP = 3, 24, 4, 8
 """Updates of a run; prompts of an update, answers to each."""
-COLD_START = 600
+COLD_START = 200
 WINDOW = 0.25
 """Share of the updates at the end whose mean reward is the final score."""
 RATES = (5e-4, 1e-3, 2e-3)
@@ -123,8 +123,8 @@ def base() -> MixturePolicy:
     disable_progress_bar()
     folder = RUNS / "base"
     if not folder.exists():
-        policy = embedded_mixture(TASK.alphabet, context=40)
-        supervised(policy, TASK, COLD_START, 0, Console(quiet=True), 0.2)
+        policy = embedded_mixture(TASK.alphabet, hidden=48, context=32)
+        supervised(policy, TASK, COLD_START, 0, Console(quiet=True), 0.3)
         policy.save(folder)
     return MixturePolicy.load(folder)
 
