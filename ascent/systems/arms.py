@@ -15,7 +15,7 @@ from ascent.systems.run import WHOLE
 
 ALL = "all"
 
-REFUSING = frozenset({"bapo", "capo", "kdrl", "off_policy", "p3o", "props", "supervised"})
+REFUSING = frozenset({"bapo", "capo", "kdrl", "off_policy", "p3o", "props", "stabilizing_rl", "supervised"})
 """Assemblies of whole systems that refuse more than what their world does not give; each has a `refuse`."""
 
 
