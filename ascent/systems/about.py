@@ -12,7 +12,7 @@ from typing import Any
 
 from ascent.core.method import Method
 from ascent.core.registry import card
-from ascent.systems.arms import ALL, Chosen, arm_config
+from ascent.systems.arms import Chosen, arm_config
 from ascent.systems.assembly import REPLAYED
 from ascent.systems.config import Config, ControlConfig, LanguageConfig
 from ascent.systems.manifest import version
@@ -74,21 +74,17 @@ def command(
     return " ".join(found)
 
 
-def about(
-    base: Config, words: Sequence[str], chosen: Chosen, runs: Sequence[Path], told: Mapping[str, Any]
-) -> dict[str, Any]:
+def about(base: Config, chosen: Chosen, runs: Sequence[Path], told: Mapping[str, Any]) -> dict[str, Any]:
     """A document of JSON values.
 
     Args:
         base: of every run.
-        words: what the person asked for: methods, or `all`.
         chosen: the arms.
         runs: the run folders.
         told: further entries.
     """
     methods = {arm: arm_config(base, arm).composed() for arm in chosen.arms}
     finished = max((folder / "result.json").stat().st_mtime for folder in runs)
-    everything = list(words) == [ALL]
     return {
         "date": datetime.fromtimestamp(finished, UTC).date().isoformat(),
         "machine": {
@@ -101,7 +97,7 @@ def about(
         "unit": unit(base),
         "steps": base.steps,
         "reference": chosen.arms[0],
-        "left_out": dict(chosen.left_out) if everything else {},
+        "left_out": dict(chosen.left_out),
         "kinds": {arm: kind(method) for arm, method in methods.items()},
         "notes": notes(methods),
         "learning_rates": {arm: rate(method) for arm, method in methods.items()},

@@ -23,10 +23,11 @@ from ascent.evaluation.plot import COLOURS, plot
 from ascent.evaluation.table import Row, compare_table, screen, write_csv, write_json
 from ascent.systems import config as configuration
 from ascent.systems.about import about, command, per
-from ascent.systems.arms import arm_config, choose
+from ascent.systems.arms import Chosen, arm_config, choose
 from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.systems.device import settled
 from ascent.systems.run import Result, resume, stored, train
+from ascent.training.learn import Diverged
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def compare(
 
     Raises:
         BadConfig: an arm is unknown, twice there, or not to be built; before anything runs.
+        Diverged: a run of the reference, or of every other arm. Another arm is left out then, and named.
     """
     if seeds < 1:
         raise BadConfig(f"seeds must be >= 1; got {seeds}.")
@@ -96,7 +98,10 @@ def compare(
     for slug, reason in chosen.left_out.items():
         console.print(f"left out: {slug}: {reason}", highlight=False)
     _warm_up(next(iter(runs.values())))
-    results = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console)
+    results, diverged = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console)
+    chosen = _without(chosen, diverged)
+    for slug in diverged:
+        console.print(f"left out: {slug}: {chosen.left_out[slug]}", highlight=False)
     found = at_common_budget(
         [Arm(arm, [_seed(results[arm, seed], runs[arm, seed]) for seed in numbers]) for arm in chosen.arms]
     )
@@ -108,7 +113,7 @@ def compare(
         "budget": found[0].seeds[0].curve[-1][0],
         "seeds": seeds,
     }
-    document = about(base, arms, chosen, [run.folder for run in runs.values()], told)
+    document = about(base, chosen, [runs[run].folder for run in results], told)
     rows = _leave(found, document, folder)
     pictures = {"ends": folder / "comparison.png", "dynamics": folder / "dynamics.png"}
     console.print(screen(rows, document["score"]))
@@ -117,6 +122,14 @@ def compare(
         write_page(folder / "comparison.json", pictures, page)
         console.print(f"page: {page}", highlight=False)
     return Comparison(rows, found, folder, chosen.left_out)
+
+
+def _without(chosen: Chosen, diverged: Mapping[str, Diverged]) -> Chosen:
+    """The arms of which no run diverged."""
+    left = tuple(arm for arm in chosen.arms if arm not in diverged)
+    if diverged and (chosen.arms[0] not in left or len(left) == 1):
+        raise next(iter(diverged.values()))
+    return Chosen(left, {**chosen.left_out, **{arm: f"diverged: {error}" for arm, error in diverged.items()}})
 
 
 def _leave(found: Sequence[Arm], document: Mapping[str, Any], folder: Path) -> list[Row]:
@@ -146,22 +159,32 @@ def _warm_up(config: Config) -> None:
         warmed_up(task, config.warm_up_steps, 0, config.temperature, False, Console(), Processes())
 
 
-def _run_all(runs: dict[tuple[str, int], Config], jobs: int, console: Console) -> dict[tuple[str, int], Result]:
-    """Every run in worker processes; seeds of all arms side by side, so that machine noise is shared."""
+def _run_all(
+    runs: dict[tuple[str, int], Config], jobs: int, console: Console
+) -> tuple[dict[tuple[str, int], Result], dict[str, Diverged]]:
+    """Every run in worker processes; seeds of all arms side by side, so that machine noise is shared.
+
+    Returns the results, and by arm why a run of it has none.
+    """
     order = sorted(runs, key=lambda run: run[1])
     results: dict[tuple[str, int], Result] = {}
+    diverged: dict[str, Diverged] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context) as pool, Progress(console=console) as bar:
         task = bar.add_task("runs", total=len(runs))
         futures = {pool.submit(run_or_resume, runs[run].to_json()): run for run in order}
         try:
             for future in as_completed(futures):
-                results[futures[future]] = future.result()
+                run = futures[future]
+                try:
+                    results[run] = future.result()
+                except Diverged as error:
+                    diverged.setdefault(run[0], error)
                 bar.advance(task)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results
+    return results, diverged
 
 
 def run_or_resume(values: dict[str, object]) -> Result:
@@ -172,7 +195,7 @@ def run_or_resume(values: dict[str, object]) -> Result:
     folder = config.folder
     if (folder / "config.json").exists():
         before = configuration.read(folder / "config.json")
-        if before != config:
+        if dataclasses.replace(before, output=config.output) != config:
             raise BadConfig(f"{folder} holds a run of another configuration; choose another --output, or remove it.")
         return stored(config) if (folder / "result.json").exists() else resume(folder, quiet=True)
     return train(config)

@@ -92,10 +92,10 @@ def test_the_document_is_json_and_dated_by_its_last_run(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text("{}")
         os.utime(tmp_path / name / "result.json", (86400 * day, 86400 * day))
-    found = about(base, ["all"], choose(["all"], base), [tmp_path / name for name in "abc"], {"seeds": 3})
+    found = about(base, choose(["all"], base), [tmp_path / name for name in "abc"], {"seeds": 3})
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["date"] == "1970-01-04" and found["seeds"] == 3 and found["reference"] == "grpo"
     assert found["updates"]["dapo"] == 16 and found["left_out"]["ppo"] == "a method of control"
     assert {"processor", "cores", "python", "torch"} <= set(found["machine"])
-    named = about(base, ["grpo"], choose(["grpo"], base), [tmp_path / "a"], {})
+    named = about(base, choose(["grpo"], base), [tmp_path / "a"], {})
     assert named["left_out"] == {} and set(named["kinds"]) == {"grpo"}

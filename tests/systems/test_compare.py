@@ -15,6 +15,7 @@ from ascent.evaluation.dynamics import at_common_budget
 from ascent.evaluation.page import text
 from ascent.systems.compare import compare, run_or_resume
 from ascent.systems.config import BadConfig
+from ascent.training.learn import Diverged
 from ascent.training.recorder import METRICS
 from tests.training.runs import control, language, tiny_model
 
@@ -69,6 +70,24 @@ def test_a_run_that_is_there_is_not_run_again_and_another_one_is_not_overwritten
     assert again.metrics == first.metrics
     with pytest.raises(BadConfig, match="holds a run of another configuration"):
         run_or_resume(control(tmp_path / "run", evaluate_every=1, episodes=1, steps=5).to_json())
+
+
+def test_a_run_that_was_moved_is_found_where_it_is(tmp_path: Path) -> None:
+    first = run_or_resume(control(tmp_path / "run", evaluate_every=1, episodes=1).to_json())
+    (tmp_path / "run").rename(tmp_path / "moved")
+    again = run_or_resume(control(tmp_path / "moved", evaluate_every=1, episodes=1).to_json())
+    assert again.metrics == first.metrics and again.folder == tmp_path / "moved"
+
+
+def test_an_arm_that_diverged_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = control(tmp_path / "x", evaluate_every=1, episodes=1, steps=3)
+    wild = "ppo:learning_rate=1e38"
+    found = compare(["reinforce", wild, "ppo"], base, seeds=1, folder=tmp_path / "found", jobs=1)
+    assert [row.name for row in found.rows] == ["reinforce", "ppo"]
+    assert found.left_out[wild].startswith("diverged: the ") and "not finite" in found.left_out[wild]
+    assert f"left out: {wild}: diverged" in capsys.readouterr().out
+    with pytest.raises(Diverged, match="not finite"):
+        compare([wild, "reinforce"], base, seeds=1, folder=tmp_path / "found", jobs=1)
 
 
 def test_a_comparison_leaves_table_picture_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
