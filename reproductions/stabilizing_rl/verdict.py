@@ -70,12 +70,16 @@ def verdict(result: dict[str, Any]) -> str:
     rows = settings["prompts"] * settings["group_size"]
     lines = ["# Verdict: stabilizing_rl", ""]
     lines += [f"- **{word}**: {claim}" for claim, word in claims(result)]
-    rates = ", ".join(f"{rate}: {sum(areas) / len(areas):.3f}" for rate, areas in result["rates"].items())
+    rates = "; ".join(
+        f"{rate}: {sum(own['collapsed']):.0f} of {len(own['collapsed'])} collapsed, mean reward "
+        f"{sum(own['area']) / len(own['area']):.3f}"
+        for rate, own in result["rates"].items()
+    )
     lines += [
         "",
         f"{settings['seeds']} seeds an arm, {settings['updates']} updates of {rows} responses for every arm (the batch "
-        f"is N times as large), Adam at {settings['rate']:g} for every arm: the best mean reward of MiniRL on policy "
-        f"over {settings['rate_seeds']} other seeds ({rates}). Final is the mean reward of the last "
+        f"is N times as large), Adam at {settings['rate']:g} for every arm: the greatest rate at which no seed of MiniRL on "
+        f"policy collapses, over {settings['rate_seeds']} other seeds ({rates}). Final is the mean reward of the last "
         f"{settings['window']:.0%} of the updates, and a seed has collapsed where it is below half of the best or the "
         "first such mean. Rewards are of the engine's samples. 95% intervals, differences paired by seed; with 3 seeds "
         "they are wide, and what is not confirmed here is not refuted.",
