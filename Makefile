@@ -17,7 +17,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 BENCHMARKS ?=
 BENCH_ARGS ?=
 # Of the comparison of all methods: --jobs 1 leaves a core free, --output a folder where runs are already.
-COMPARE_ARGS ?=
+COMPARE_ARGS ?= --steps 30 --seeds 3
 
 .PHONY: help install demo test test-all lint types imports bench quote comparison docs clean
 
