@@ -80,9 +80,9 @@ def verdict(result: dict[str, Any]) -> str:
         f"{settings['seeds']} seeds an arm, {settings['updates']} updates of {rows} responses for every arm (the batch "
         f"is N times as large), Adam at {settings['rate']:g} for every arm: the greatest rate at which no seed of "
         f"MiniRL on policy collapses, over {settings['rate_seeds']} other seeds ({rates}). Final is the mean reward of "
-        f"the last {settings['window']:.0%} of the updates, and a seed has collapsed where it is below half of the best or the "
-        "first such mean. Rewards are of the engine's samples. 95% intervals, differences paired by seed; with 3 seeds "
-        "they are wide, and what is not confirmed here is not refuted.",
+        f"the last {settings['window']:.0%} of the updates; a seed has collapsed where that is below half of the best "
+        "or of the first such mean. Rewards are of the engine's samples. 95% intervals, differences paired by seed; "
+        f"with {settings['seeds']} seeds they are wide, and what is not confirmed here is not refuted.",
         "",
         "| arm, engine, N | final | peak | mean reward | collapsed | KL(mu, pi_old) | masked | truncated | "
         "routes changed: layers | tokens | entropy at the end |",
