@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import ascent
 from ascent.core.registry import UnknownMethod
 from ascent.evaluation.arms import Arm, Seed
 from ascent.evaluation.dynamics import at_common_budget
@@ -136,3 +137,12 @@ def test_answers_are_the_budget_of_language_runs(tmp_path: Path) -> None:
     assert "reward" not in found.arms[1].seeds[0].measures
     about = json.loads((tmp_path / "found" / "comparison.json").read_text())["about"]
     assert (about["unit"], about["budget"]) == ("answers", 16.0)
+
+
+def test_python_says_the_same_as_the_command_line() -> None:
+    with pytest.raises(BadConfig, match="`all` leaves no method for 'CartPole-v1'"):
+        ascent.compare("all", without=["ppo", "a2c", "reinforce", "props"], env="CartPole-v1")
+    with pytest.raises(BadConfig, match=r"reference must be one of the arms grpo, rloo; got 'dapo'"):
+        ascent.compare(["grpo", "rloo"], reference="dapo", task="arithmetic")
+    with pytest.raises(BadConfig, match=r"page must be a Markdown file, name\.md; got page\.html"):
+        ascent.compare("all", page="page.html", task="arithmetic")
