@@ -2,10 +2,11 @@
 
 A mixture of experts (2 layers, 8 experts, top-2, width 48) learns addition of one digit from a cold start. An
 engine of lower precision samples, the policy trains in float32; every update takes 32 responses, so N times as many
-are sampled for N updates. All arms take equally many updates and see the same prompts.
+are sampled for N updates. Arms that are compared take equally many updates at one rate and see the same prompts.
 
     theory   gradients by enumeration (3 tokens, at most 4 of them): token against sequence objective
-    rate     MiniRL on policy at three rates: the greatest one at which no seed collapses is every arm's
+    rate     MiniRL on policy at three rates: the greatest one at which no seed collapses is every arm's on policy, and
+             the next one, at which it would, every arm's off policy: the stress test
     sweep    three engines, coarser and coarser: MiniRL on policy, with and without the engine correction
     A        on policy with the coarsest engine: MiniRL, without the correction, with length norm, with R3
     B        N = 2, 4, 8: MiniRL, no mask, R2 without mask, R2, R3; at N = 4 also GRPO and CISPO
@@ -43,8 +44,10 @@ from .verdict import verdict
 
 RUNS = Path("runs/reproduce-stabilizing_rl")
 TASK = Arithmetic(digits=1)
-SEEDS, UPDATES, PROMPTS, GROUP = 3, 24, 4, 8
-"""Updates of a run; prompts of an update, answers to each."""
+SEEDS, PROMPTS, GROUP = 3, 4, 8
+"""Runs of an arm; prompts of an update, answers to each."""
+UPDATES, STALE_UPDATES = 24, 48
+"""Of a run on policy, and of one off policy."""
 COLD_START = 200
 WINDOW = 0.25
 """Share of the updates at the end whose mean reward is the final score."""
@@ -82,12 +85,14 @@ def run(folder: Path) -> None:
         own = rates.setdefault(f"{call[-1]:g}", {"area": [], "collapsed": []})
         for key in own:
             own[key].append(numbers[key])
-    rate = greatest(rates)
-    found = dict(zip(cells(), spread("stabilizing_rl", "one", [(*cell, rate) for cell in cells()]), strict=True))
+    rate, stress = chosen(rates)
+    calls = [(*cell, rate if cell[2] == 1 else stress) for cell in cells()]
+    found = dict(zip(cells(), spread("stabilizing_rl", "one", calls), strict=True))
     result = {
         "settings": {
-            **{"seeds": SEEDS, "updates": UPDATES, "prompts": PROMPTS, "group_size": GROUP, "cold_start": COLD_START},
-            **{"rate": rate, "window": WINDOW, "rate_seeds": RATE_SEEDS, "engines": ENGINES, "coarse": COARSE},
+            **{"seeds": SEEDS, "updates": UPDATES, "stale_updates": STALE_UPDATES, "prompts": PROMPTS},
+            **{"group_size": GROUP, "cold_start": COLD_START, "rate": rate, "stress": stress},
+            **{"window": WINDOW, "rate_seeds": RATE_SEEDS, "engines": ENGINES, "coarse": COARSE},
         },
         "made": provenance(),
         "theory": theory(),
@@ -102,10 +107,11 @@ def run(folder: Path) -> None:
     (folder / "verdict.md").write_text(verdict(result))
 
 
-def greatest(rates: dict[str, dict[str, list[float]]]) -> float:
-    """The greatest rate at which no seed collapses; the smallest one where all do."""
+def chosen(rates: dict[str, dict[str, list[float]]]) -> tuple[float, float]:
+    """The greatest rate at which no seed collapses (the smallest one where at all rates some do), and the next one."""
     calm = [float(rate) for rate, own in rates.items() if not any(own["collapsed"])]
-    return max(calm or [min(map(float, rates))])
+    rate = max(calm or [min(RATES)])
+    return rate, min([greater for greater in RATES if greater > rate] or [rate])
 
 
 Cell = tuple[str, str, int, int]
@@ -150,25 +156,25 @@ def one(name: str, engine: str, stale: int, seed: int, rate: float) -> dict[str,
     kept = RUNS / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-{engine}-N{stale}-seed{seed}-{rate:g}.json"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    policy, method, chosen = base(), built(name, stale, rate), ENGINES[engine]
+    policy, method, rounding = base(), built(name, stale, rate), ENGINES[engine]
     replay = method.parameters.get("replay", "off")
 
     def respond(answering: MixturePolicy) -> EngineSampler:
-        coarse = Engine(answering, chosen["engine"], chosen.get("engine_activations", False))
+        coarse = Engine(answering, rounding["engine"], rounding.get("engine_activations", False))
         return EngineSampler(
             coarse,
             lambda copy, decoder_of: TextSampler(
                 copy, TASK, PROMPTS * stale, GROUP, TASK.max_new_tokens, seed=seed, decoder_of=decoder_of
             ),
             routes=replay in ("watch", "R3"),
-            router_noise=chosen.get("router_noise", 0.0),
+            router_noise=rounding.get("router_noise", 0.0),
         )
 
     record = trial(
         TASK,
         policy,
         method,
-        steps=UPDATES // stale,
+        steps=(UPDATES if stale == 1 else STALE_UPDATES) // stale,
         prompts=PROMPTS * stale,
         group_size=GROUP,
         seed=seed,

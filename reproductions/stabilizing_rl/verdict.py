@@ -77,12 +77,14 @@ def verdict(result: dict[str, Any]) -> str:
     )
     lines += [
         "",
-        f"{settings['seeds']} seeds an arm, {settings['updates']} updates of {rows} responses for every arm (the batch "
-        f"is N times as large), Adam at {settings['rate']:g} for every arm: the greatest rate at which no seed of "
-        f"MiniRL on policy collapses, over {settings['rate_seeds']} other seeds ({rates}). Final is the mean reward of "
+        f"{settings['seeds']} seeds an arm, updates of {rows} responses (the batch is N times as large). On policy: "
+        f"{settings['updates']} updates at the rate {settings['rate']:g}, the greatest at which no seed of MiniRL "
+        f"collapses; off policy: {settings['stale_updates']} updates at {settings['stress']:g}, the next one, as a "
+        f"stress test. Rates were tried on {settings['rate_seeds']} other seeds: {rates}. Final is the mean reward of "
         f"the last {settings['window']:.0%} of the updates; a seed has collapsed where that is below half of the best "
-        "or of the first such mean. Rewards are of the engine's samples. 95% intervals, differences paired by seed; "
-        f"with {settings['seeds']} seeds they are wide, and what is not confirmed here is not refuted.",
+        "or of the first such mean. Rewards are of the engine's samples, so a coarser engine has lower ones from the "
+        "start. 95% intervals, differences paired by seed; with so few seeds and updates they are wide, and what is "
+        "not confirmed here is not refuted.",
         "",
         "| arm, engine, N | final | peak | mean reward | collapsed | KL(mu, pi_old) | masked | truncated | "
         "routes changed: layers | tokens | entropy at the end |",
