@@ -10,6 +10,7 @@ are sampled for N updates. Arms that are compared take equally many updates at o
     sweep    three engines, coarser and coarser: MiniRL on policy, with and without the engine correction
     A        on policy with the coarsest engine: MiniRL, without the correction, with length norm, with R3
     B        N = 2, 4, 8: MiniRL, no mask, R2 without mask, R2, R3; at N = 4 also GRPO and CISPO
+    C        three cold starts of different length, one longer recipe: MiniRL on policy with the finest engine
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ascent.evaluation.exact.first_order import agreement, expected_gradient
 from ascent.evaluation.exact.policy import TabularPolicy, tabular
 from ascent.evaluation.exact.problems import sequence
 from ascent.evaluation.exact.tree import gradient
-from ascent.evaluation.intervals import interval, paired_difference
+from ascent.evaluation.intervals import Interval, interval, paired_difference
 from ascent.policies.engine import Engine
 from ascent.policies.mixture import MixturePolicy, Replaying, embedded_mixture
 from ascent.sampling.engine import EngineSampler
@@ -48,7 +49,8 @@ SEEDS, PROMPTS, GROUP = 3, 4, 8
 """Runs of an arm; prompts of an update, answers to each."""
 UPDATES, STALE_UPDATES = 24, 48
 """Of a run on policy, and of one off policy."""
-COLD_START = 200
+COLD_START, COLD_STARTS, COLD_UPDATES = 200, (100, 200, 300), 72
+"""Supervised updates before A and B, and before each run of C; updates of a run of C."""
 WINDOW = 0.25
 """Share of the updates at the end whose mean reward is the final score."""
 RATES = (5e-4, 1e-3, 2e-3)
@@ -99,6 +101,7 @@ def run(folder: Path) -> None:
         "rates": rates,
         "arms": {name: summary(found, name) for name in dict.fromkeys(where(cell) for cell in cells())},
         "differences": differences(found),
+        "cold starts": cold_starts(rate),
         "runs": {f"{where(cell)}, seed {cell[3]}": numbers for cell, numbers in found.items()},
     }
     result = json.loads(json.dumps(result))
@@ -132,13 +135,13 @@ def where(cell: Cell) -> str:
     return f"{cell[0]}, {cell[1]}, N={cell[2]}"
 
 
-def base() -> MixturePolicy:
-    """The cold start, made once."""
+def base(steps: int = COLD_START) -> MixturePolicy:
+    """A cold start, made once."""
     disable_progress_bar()
-    folder = RUNS / "base"
+    folder = RUNS / f"base-{steps}"
     if not folder.exists():
         policy = embedded_mixture(TASK.alphabet, hidden=48, context=32)
-        supervised(policy, TASK, COLD_START, 0, Console(quiet=True), 0.3)
+        supervised(policy, TASK, steps, 0, Console(quiet=True), 0.3)
         policy.save(folder)
     return MixturePolicy.load(folder)
 
@@ -151,12 +154,14 @@ def built(name: str, stale: int, rate: float) -> Method:
     return ascent.method("stabilizing_rl", **{"replay": "watch", **ARMS[name]}, minibatches=stale, learning_rate=rate)
 
 
-def one(name: str, engine: str, stale: int, seed: int, rate: float) -> dict[str, Any]:
-    """One run's numbers."""
-    kept = RUNS / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-{engine}-N{stale}-seed{seed}-{rate:g}.json"
+def one(name: str, engine: str, stale: int, seed: int, rate: float, start: int | None = None) -> dict[str, Any]:
+    """One run's numbers; `start` is the cold start of a run of C."""
+    words = f"{name.replace(', ', '-').replace(' ', '-')}-{engine}-N{stale}-seed{seed}-{rate:g}"
+    kept = RUNS / "runs" / f"{words}{'' if start is None else f'-start{start}'}.json"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    policy, method, rounding = base(), built(name, stale, rate), ENGINES[engine]
+    policy, method, rounding = base(start or COLD_START), built(name, stale, rate), ENGINES[engine]
+    updates = COLD_UPDATES if start else UPDATES if stale == 1 else STALE_UPDATES
     replay = method.parameters.get("replay", "off")
 
     def respond(answering: MixturePolicy) -> EngineSampler:
@@ -174,7 +179,7 @@ def one(name: str, engine: str, stale: int, seed: int, rate: float) -> dict[str,
         TASK,
         policy,
         method,
-        steps=(UPDATES if stale == 1 else STALE_UPDATES) // stale,
+        steps=updates // stale,
         prompts=PROMPTS * stale,
         group_size=GROUP,
         seed=seed,
@@ -208,10 +213,7 @@ def summary(found: dict[Cell, dict[str, Any]], name: str) -> dict[str, Any]:
             columns[key] = [sum(series) / len(series) for series in logged]
             columns[f"{key} at the end"] = [series[-1] for series in logged]
     described = {key: interval(numbers, "stabilizing_rl", name, key) for key, numbers in columns.items()}
-    return {
-        key: {"mean": found_.mean, "low": found_.low, "high": found_.high, "seeds": columns[key]}
-        for key, found_ in described.items()
-    }
+    return {key: {**_plain(found_), "seeds": columns[key]} for key, found_ in described.items()}
 
 
 def differences(found: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
@@ -233,8 +235,35 @@ def differences(found: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
                 continue
             gap = paired_difference(*sides, "stabilizing_rl", name, key)
             label = f"{name} - MiniRL, {engine}, N={stale}"
-            gaps.setdefault(label, {})[key] = {"mean": gap.mean, "low": gap.low, "high": gap.high}
+            gaps.setdefault(label, {})[key] = _plain(gap)
     return gaps
+
+
+def cold_starts(rate: float) -> dict[str, Any]:
+    """First and final rewards of C by supervised updates."""
+    finest = next(iter(ENGINES))
+    for steps in COLD_STARTS:
+        base(steps)
+    calls = [("MiniRL", finest, 1, seed, rate, steps) for steps in COLD_STARTS for seed in range(SEEDS)]
+    runs = dict(zip(calls, spread("stabilizing_rl", "one", calls), strict=True))
+    found: dict[str, Any] = {}
+    for steps in COLD_STARTS:
+        own = [numbers for call, numbers in runs.items() if call[-1] == steps]
+        early = max(int(COLD_UPDATES * WINDOW) // 3, 1)
+        columns = {
+            "first": [sum(run["reward"][:early]) / early for run in own],
+            "final": [run["final"] for run in own],
+        }
+        for key, numbers in columns.items():
+            one_ = interval(numbers, "stabilizing_rl", "cold", key)
+            found.setdefault(str(steps), {})[key] = {**_plain(one_), "seeds": numbers}
+    ends = [dict(enumerate(found[str(steps)]["final"]["seeds"])) for steps in (COLD_STARTS[0], COLD_STARTS[-1])]
+    found["gap"] = _plain(paired_difference(*ends, "stabilizing_rl", "cold"))
+    return found
+
+
+def _plain(number: Interval) -> dict[str, float]:
+    return {"mean": number.estimate, "low": number.low, "high": number.high}
 
 
 def theory() -> dict[str, Any]:

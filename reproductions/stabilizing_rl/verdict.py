@@ -52,6 +52,14 @@ def claims(result: dict[str, Any]) -> list[tuple[str, str]]:
         for arm in ("R2", "R3"):
             gap = gaps[_at(arm, coarse, stale)]["final"]
             found.append((f"N = {stale}: {arm} raises the final reward", judged(gap["low"] > 0, gap["high"] < 0)))
+    gap = result["cold starts"]["gap"]
+    found.append(
+        (
+            "the longest and the shortest cold start end alike after the same reinforcement learning (difference "
+            f"{shown(gap)})",
+            "refuted" if gap["low"] > 0 or gap["high"] < 0 else "no counter-evidence",
+        )
+    )
     return found
 
 
@@ -105,6 +113,16 @@ def verdict(result: dict[str, Any]) -> str:
     for name, gap in result["differences"].items():
         kl = shown(gap["engine_kl"], 4) if "engine_kl" in gap else ""
         lines.append(f"| {name} | {shown(gap['final'])} | {shown(gap['area'])} | {kl} |")
+    cold = result["cold starts"]
+    lines += [
+        "",
+        "Cold starts (supervised updates), MiniRL on policy, finest engine, a longer run:",
+        "",
+    ]
+    lines += ["| supervised updates | reward at first | final |", "|---|---|---|"]
+    lines += [
+        f"| {steps} | {shown(own['first'])} | {shown(own['final'])} |" for steps, own in cold.items() if steps != "gap"
+    ]
     theory = result["theory"]
     lines += ["", "Relative error of the expected gradient, enumerated (mean of 5 policies):", ""]
     lines += ["| e | " + " | ".join(f"{size:g}" for size in theory["sizes"]) + " |"]
