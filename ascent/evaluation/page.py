@@ -61,9 +61,7 @@ def text(numbers: Path, page: Path) -> str:
         f"*Mean curves with 95% bands; `{about['reference']}` is dashed in every row.*",
         "## All numbers",
         _table(rows, arms, about),
-        f"Bold: the interval of the difference excludes 0. Of {max(len(arms) - 1, 1)} such intervals about "
-        f"{0.05 * max(len(arms) - 1, 1):.0f} exclude it by chance alone. Every run stands in "
-        f"[{numbers.name}]({numbers.name}).",
+        _below(numbers.name, len(arms) - 1, about["seeds"]),
         "## How to read it",
         _reading(arms, about),
         "## What it does not show",
@@ -79,14 +77,26 @@ def _opening(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     above = [row.name for row in others if row.difference_low > 0.0]
     below = [row.name for row in others if row.difference_high < 0.0]
     best = max(rows, key=lambda row: row.mean)
-    told = f"Every method gets {about['budget']:,.0f} {about['unit']}, {about['seeds']} seeds. "
+    told = f"Every method gets {about['budget']:,.0f} {about['unit']}, {_seeds(about)}. "
     told += (
         f"Highest {about['score']}: `{best.name}` with {best.mean:.3f}; `{reference.name}` has {reference.mean:.3f}. "
     )
     for names, side in ((above, "above"), (below, "below")):
         found = ", ".join(f"`{name}`" for name in names) if names else "none"
-        told += f"Clearly {side} `{reference.name}` (the interval of the difference excludes 0): {found}. "
+        if about["seeds"] > 1:
+            told += f"Clearly {side} `{reference.name}` (the interval of the difference excludes 0): {found}. "
     return told.strip()
+
+
+def _seeds(about: Mapping[str, Any]) -> str:
+    return "1 seed, so no intervals" if about["seeds"] == 1 else f"{about['seeds']} seeds"
+
+
+def _below(numbers: str, differences: int, seeds: int) -> str:
+    """What stands below the table."""
+    bold = "Bold: the interval of the difference excludes 0. One in twenty does so by chance alone"
+    first = f"{bold}; here are {differences}. " if seeds > 1 and differences else ""
+    return f"{first}Every run stands in [{numbers}]({numbers})."
 
 
 def _table(rows: Sequence[Row], arms: Sequence[Arm], about: Mapping[str, Any]) -> str:
@@ -153,7 +163,7 @@ def _limits(about: Mapping[str, Any]) -> str:
     usual = max(rates, key=lambda rate: len(rates[rate]))
     others = "".join(f", {rate} for {', '.join(names)}" for rate, names in rates.items() if rate != usual)
     points = [
-        f"One task, one model, {about['steps']} steps and {about['seeds']} seeds. The order of the methods can be "
+        f"One task, one model, {about['steps']} steps and {_seeds(about)}. The order of the methods can be "
         "another one anywhere else; what a paper claims is tested in its own experiment under `reproductions/`.",
         f"No tuning: every method has its own defaults (learning rate {usual}{others}), which favours those whose "
         "defaults happen to suit this size. A method with more updates a step has moved further after equal samples.",
@@ -201,7 +211,7 @@ def excerpt(folder: Path, numbers: str, names: Sequence[str]) -> str:
     command = about["command"].replace(" all ", f" {' '.join(names)} ", 1)
     return (
         f"![{len(arms)} methods on {about['world']}]({_picture(Path(numbers)).as_posix()})\n\n"
-        f"*{about['score'].capitalize()} after {about['budget']:,.0f} {about['unit']}, mean of {about['seeds']} seeds "
+        f"*{about['score'].capitalize()} after {about['budget']:,.0f} {about['unit']}, mean of {_seeds(about)} "
         f"and 95% interval: {told}. The same runs as in [all methods on one task]({page}).*\n\n```text\n{command}\n```"
     )
 

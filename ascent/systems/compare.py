@@ -115,9 +115,9 @@ def compare(
     }
     document = about(base, chosen, [runs[run].folder for run in results], told)
     rows = _leave(found, document, folder)
-    pictures = {"ends": folder / "comparison.png", "dynamics": folder / "dynamics.png"}
+    pictures = {name: folder / f"{name}.png" for name in ("ends", "dynamics")}
     console.print(screen(rows, document["score"]))
-    console.print(f"pictures: {', '.join(map(str, pictures.values()))}", highlight=False)
+    console.print(f"pictures: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}", highlight=False)
     if page is not None:
         write_page(folder / "comparison.json", pictures, page)
         console.print(f"page: {page}", highlight=False)
@@ -133,14 +133,13 @@ def _without(chosen: Chosen, diverged: Mapping[str, Diverged]) -> Chosen:
 
 
 def _leave(found: Sequence[Arm], document: Mapping[str, Any], folder: Path) -> list[Row]:
-    """Table, pictures, CSV and JSON in the folder."""
+    """Table, pictures, CSV and JSON in the folder; comparison.png only of so few arms that one panel shows them."""
     score, title, kinds, unit = document["score"], document["world"], document["kinds"], document["unit"]
     limits = tuple(document["limits"] or (-math.inf, math.inf))
     rows = compare_table(found, limits=limits)
-    if len(found) > len(COLOURS):
-        draw_ends(found, folder / "comparison.png", kinds=kinds, score=score, title=title, limits=limits)
-    else:
+    if len(found) <= len(COLOURS):
         plot(found, folder / "comparison.png", budget=unit, score=score, title=title, limits=limits)
+    draw_ends(found, folder / "ends.png", kinds=kinds, score=score, title=title, limits=limits)
     path = folder / "dynamics.png"
     draw_dynamics(found, path, kinds=kinds, budget=unit, score=score, title=title, limits=limits)
     write_csv(rows, folder / "comparison.csv")

@@ -91,6 +91,16 @@ def test_the_page_says_what_was_run_and_what_it_does_not_show(numbers: Path) -> 
     ):
         assert said in found, said
     assert "`better`: with one update" not in found, "16 updates a step"
+    assert "One in twenty does so by chance alone; here are 2." in found
+
+
+def test_one_seed_claims_no_difference(tmp_path: Path) -> None:
+    once = [Arm(one.name, one.seeds[:1]) for one in ARMS]
+    write_json(compare_table(once), tmp_path / "once.json", once, {**ABOUT, "seeds": 1})
+    found = text(tmp_path / "once.json", Path("once.md"))
+    assert "Every method gets 5,120 answers, 1 seed, so no intervals. Highest" in found
+    assert "Clearly" not in found and "Bold" not in found and "nan" not in found
+    assert "| `better` | 0.800 | +0.200 |" in found
 
 
 def test_numbers_and_pictures_are_put_beside_the_page(numbers: Path, tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_a_comparison_leaves_table_picture_and_numbers(tmp_path: Path, capsys: p
     base = control(tmp_path / "x", evaluate_every=1, episodes=2, steps=2)
     found = compare(["ppo", "reinforce"], base, seeds=2, folder=tmp_path / "found", jobs=1)
     assert [row.name for row in found.rows] == ["ppo", "reinforce"]
-    assert (tmp_path / "found" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("comparison", "ends", "dynamics"):
+        assert (tmp_path / "found" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     with (tmp_path / "found" / "comparison.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
     json.loads((tmp_path / "found" / "comparison.json").read_text())
