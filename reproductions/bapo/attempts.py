@@ -1,6 +1,6 @@
 """The task: put signs between numbers so that they add up to a target.
 
-`3,5,7,2>3:` may be answered `3+5=8+7=15-2=13;3+5=8-7=1+2=3`. Every attempt takes the numbers in order and writes each
+`3,5,6>2:` may be answered `3+5=8+6=14;3+5=8-6=2`. Every attempt takes the numbers in order and writes each
 partial sum, none below 0. Who misses tries again behind `;`, three times in all; the last attempt counts. So failures
 are longer than successes, the paper's first cause of imbalance, and at the signs entropy is worth keeping.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from ascent.core.random import key
 from ascent.worlds.text.task import Example, Prompt, digits_changed, reserved
 
-NUMBERS, ATTEMPTS = 4, 3
+NUMBERS, LARGEST, ATTEMPTS = 3, 7, 3
 STEP = re.compile(r"([-+])(\d)=(\d+)")
 
 
@@ -49,7 +49,7 @@ def reaches(numbers: Sequence[int], target: int, written: str) -> bool:
 
 @dataclass(frozen=True)
 class Attempts:
-    """Four digits and a target that some choice of signs reaches."""
+    """Three digits and a target that some choice of signs reaches."""
 
     seed: int = 0
     name: str = "attempts"
@@ -61,7 +61,7 @@ class Attempts:
 
     def _draw(self, rng: random.Random) -> tuple[tuple[int, ...], int]:
         while True:
-            numbers = tuple(rng.randint(1, 9) for _ in range(NUMBERS))
+            numbers = tuple(rng.randint(1, LARGEST) for _ in range(NUMBERS))
             found = attempt(numbers, [rng.choice((1, -1)) for _ in numbers[1:]])
             if found is not None:
                 return numbers, found[1]
@@ -86,10 +86,12 @@ class Attempts:
     def held_out(self, count: int) -> list[Example]:
         rng = random.Random(key(self.seed, self.name, "held out"))
         found: dict[tuple[tuple[int, ...], int], None] = {}
-        while len(found) < count:
+        for _ in range(200 * count + 1000):
             numbers, target = self._draw(rng)
-            if reserved(self._prompt(numbers, target)):
+            if len(found) < count and reserved(self._prompt(numbers, target)):
                 found[numbers, target] = None
+        if len(found) < count:
+            raise ValueError(f"count must be <= {len(found)} held-out problems; got {count}.")
         return [self._example(*problem) for problem in found]
 
     def demonstration(self, index: int) -> str:

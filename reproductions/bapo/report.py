@@ -92,7 +92,7 @@ TEXT = """## A transformer: staleness by passes and by partial rollouts
 
 BAPO's lead in mean reward over [0.8, 1.2] is larger at 8 passes than at 4: {growth}.
 
-Four digits get signs so that they add up to a target, in at most three written attempts (`attempts.py`); reward 1 where
+Three digits get signs so that they add up to a target, in at most three written attempts (`attempts.py`); reward 1 where
 the last one reaches it. A transformer of 2 layers and width 48 has read {warm_up} batches of blind attempts and answers
 {before:.3f} of the held-out problems. {steps} steps of {prompts} prompts with {group_size} responses, one optimiser
 step a pass, no KL, no entropy bonus, {seeds} seeds, equal prompts for all arms. BAPO has the paper's rho_0 = 0.4 and

@@ -37,9 +37,9 @@ from .attempts import Attempts
 
 RUNS = Path("runs/reproduce-bapo")
 TASK = Attempts()
-WARM_UP, STEPS, SEEDS, LAST, PILOT = 400, 30, 3, 10, 99
+WARM_UP, STEPS, SEEDS, LAST, PILOT = 300, 30, 3, 10, 99
 SETTINGS = {"prompts": 16, "group_size": 8}
-SEGMENT, IN_FLIGHT, HELD_OUT, SAMPLES = 6, 6, 64, 16
+SEGMENT, IN_FLIGHT, HELD_OUT, SAMPLES = 6, 6, 48, 16
 RATES = (2e-4, 4e-4, 8e-4)
 LEVELS: dict[str, int] = {"1 pass": 1, "4 passes": 4, "8 passes": 8, "partial": 1}
 """Passes at each staleness."""

@@ -22,7 +22,7 @@ from ascent.worlds.text.task import Example, Prompt
 
 from .skills import ALPHABET, LETTERS, LONGEST, Problem, new
 
-SMOOTHING, UNLIKELIHOOD = 0.1, 0.5
+SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,6 @@ class Smoothed(OneToken):
     def bandit(self, logits: Tensor, target: Tensor, keys: Tensor) -> Columns:
         own = _own(logits, target)
         return _probes(-(1 - SMOOTHING) * own - SMOOTHING * logits.log_softmax(-1).mean(-1), own)
-
-
-@dataclass(frozen=True)
-class Unlikelihood(OneToken):
-    """Cross-entropy, and a push against the wrong token that the policy likes best."""
-
-    def bandit(self, logits: Tensor, target: Tensor, keys: Tensor) -> Columns:
-        own = _own(logits, target)
-        wrong = logits.softmax(-1).scatter(1, target[:, None], 0.0).amax(-1)
-        return _probes(-own - UNLIKELIHOOD * torch.log1p(-wrong.clamp(max=1 - 1e-6)), own)
 
 
 def _own(logits: Tensor, target: Tensor) -> Tensor:

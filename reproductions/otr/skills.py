@@ -32,8 +32,8 @@ from ascent.training.program import Phase
 from ascent.worlds.text.arithmetic import written as addition
 
 ALPHABET = "0123456789+=;csmxyz"
-OLD, HIDDEN, LAYERS, BASE_STEPS, BASE_RATE, ROWS = ("copy", "sort", "modular"), 64, 2, 700, 4e-3, 48
-ODD, LETTERS, LONGEST, SUMS, SHIFTED = 0.2, "xyz", 16, 8, 0.3
+OLD, HIDDEN, LAYERS, BASE_STEPS, BASE_RATE, ROWS = ("copy", "sort", "modular"), 64, 2, 560, 4e-3, 48
+ODD, LETTERS, LONGEST, SUMS, SHIFTED = 0.2, "xyz", 16, 4, 0.5
 """SUMS: rows of the new skill in a batch of the first training; SHIFTED: the share of two large numbers among them."""
 
 

@@ -106,8 +106,7 @@ compared with the line through them at its own in-domain accuracy (with the end 
 OTR is K = 256, beta = -0.1, kappa = 1.3. At kappa = 1 its expectation is DFT up to the factor 1 - beta, which Adam
 takes out (a learning rate matched by the scale of the gradient would be the same run). "Weights elsewhere" is DFT whose
 weights are dealt out to other positions: if it does as well, the tie of weight and token is not what helps. "Label
-smoothing" leaves 0.1 to the vocabulary; "unlikelihood" adds 0.5 times -log(1 - pi) of the likeliest wrong token. "GRPO"
-learns from as many own answers with rewards and sees no demonstration.
+smoothing" leaves 0.1 to the vocabulary. "GRPO" learns from as many own answers with rewards and sees no demonstration.
 
 An OTR step costs {overhead:.2f} times SFT's CPU time here (a vocabulary of 23). Squared error of its gradient on one
 batch, relative to the squared exact gradient:
