@@ -149,8 +149,9 @@ def base(steps: int = COLD_START) -> MixturePolicy:
 def built(name: str, stale: int, rate: float) -> Method:
     """The method of an arm; arms without replay count changed routes all the same."""
     if name in OTHERS:
-        other = ascent.method(name.lower(), learning_rate=rate, minibatches=stale)
-        return other.replace(accept=None)
+        # No reference divergence, as in MiniRL, and no refused groups: every arm learns from the same prompts.
+        own = {"kl_coefficient": 0.0} if name == "GRPO" else {}
+        return ascent.method(name.lower(), learning_rate=rate, minibatches=stale, **own).replace(accept=None)
     return ascent.method("stabilizing_rl", **{"replay": "watch", **ARMS[name]}, minibatches=stale, learning_rate=rate)
 
 
