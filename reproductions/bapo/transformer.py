@@ -7,7 +7,7 @@ draws as many responses to the same prompts. Staleness has two sources that are 
     partial   one pass, but responses grow a segment an act and are resumed by later policies; each token keeps the
               log-probability of the policy that drew it
 
-BAPO has rho_0 = 0.5, the authors' README, because rho rests near 0.48 here: the paper's 0.4 would hardly start a search.
+BAPO has rho_0 = 0.5, as the authors' README, because rho rests near 0.48 here: 0.4 would hardly start a search.
 `fixed mean` has constant bounds: the means of BAPO's own at that staleness and seed. It clips as much on average and
 does not adapt, so what is left of a lead over it is due to the search.
 """
