@@ -97,9 +97,9 @@ where the last one reaches it. A transformer of 2 layers and width 48 has read {
 answers {before:.3f} of the held-out problems. {steps} steps of {prompts} prompts with {group_size} responses, one
 optimiser step a pass, no KL, no entropy bonus, {seeds} seeds, equal prompts for all arms. BAPO has rho_0 = 0.5 (the
 authors' README) and the paper's ranges: rho rests near 0.5 here, so that 0.4 would hardly start a search. Partial
-rollouts: segments of {segment_tokens} tokens, {in_flight} batches under way, one pass. Tokens are so many collections old
-on average when they are first learnt from: {ages}. Every token's ratio is to
-the policy that drew it.
+rollouts: segments of {segment_tokens} tokens, {in_flight} batches under way, one pass. Tokens are so many collections
+old on average when they are first learnt from: {ages}. Every token's ratio
+is to the policy that drew it.
 
 The learning rate of each arm is the best of {rates_tried} by mean reward on another seed, at 4 passes (also used at 8)
 and with partial rollouts: {rates}. "Fixed mean" has BAPO's rate and, as constants, the means of BAPO's
