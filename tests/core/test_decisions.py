@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch import Tensor
@@ -208,3 +210,10 @@ def test_cut_shares_contexts_that_rows_share():
     assert second.context["x"] is rows.context["x"]
     assert first.context_row.tolist() == [0] and second.context_row.tolist() == [1, 1]
     assert second.extras["budget"].tolist() == [5, 6]
+
+
+def test_a_missing_column_crosses_processes() -> None:
+    """A worker's error must arrive as it is, not as a pool that broke."""
+    error = MissingColumn("reference_log_prob", ["old_log_prob", "mask"], "method 'grpo'")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is MissingColumn and str(found) == str(error) and found.name == "reference_log_prob"
