@@ -55,11 +55,12 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "OTR beta=0": ("otr", {"beta": 0.0}),
     "weights elsewhere": ("otr", {}),
     "label smoothing": ("otr", {}),
-    "GRPO": ("grpo", {}),
+    "GRPO": ("grpo", {"kl_coefficient": 0.0}),
 }
 OWN = {"weights elsewhere": Elsewhere(), "label smoothing": Smoothed()}
 FRONTIER = ("SFT", "DFT", "OTR")
 SCORES = ("target", "shifted", "old", "kl", "odd")
+FIVE = ("target", "shifted", *OLD)
 
 
 def family(arm: str) -> str:
@@ -213,12 +214,23 @@ def measure() -> dict[str, Any]:
         }
         return gap(other, seeds(arm, score), arm, to, score, "matched")
 
-    start = scored(base(), 0)
+    starts = [scored(base(), seed) for seed in range(SEEDS)]
+
+    def below(arm: str) -> list[float]:
+        """On each seed: which of the five exact-match scores are below the base model's on the same problems."""
+        ends = [found[arm, rates[family(arm)], seed] for seed in range(SEEDS)]
+        return [
+            float(sum(a < b for a, b in zip(five(end), five(old), strict=True)))
+            for end, old in zip(ends, starts, strict=True)
+        ]
+
     pairs = [(arm, "SFT") for arm in ARMS if arm != "SFT"] + [("OTR", "OTR exact"), ("OTR", "DFT")]
     return {
         "settings": {"steps": STEPS, "rows": ROWS, "seeds": SEEDS, "test": TEST, "rates": rates},
         "made": provenance(),
-        "base": start["skills"] | {name: start[name] for name in ("target", "shifted", "old", "odd")},
+        "base": {name: mean([five(start)[place] for start in starts]) for place, name in enumerate(FIVE)}
+        | {name: mean([start[name] for start in starts]) for name in ("old", "odd")},
+        "below": {arm: bounded(below(arm), arm, "below") for arm in ARMS},
         "pilot": {f"{arm} {rate:g}": {s: numbers[s] for s in SCORES} for (arm, rate, _), numbers in tried.items()},
         "arms": {arm: {s: bounded(list(seeds(arm, s).values()), arm, s) for s in (*SCORES, "seconds")} for arm in ARMS},
         "frontier": {
@@ -239,6 +251,15 @@ def measure() -> dict[str, Any]:
         "variance": variance(),
         "runs": {f"{arm}, rate {rate:g}, seed {seed}": numbers for (arm, rate, seed), numbers in found.items()},
     }
+
+
+def five(scores: dict[str, Any]) -> list[float]:
+    """The exact-match scores apart."""
+    return [scores["target"], scores["shifted"], *(scores["skills"][name] for name in OLD)]
+
+
+def mean(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers)
 
 
 def at_equal(points: list[dict[str, Any]], target: float, score: str) -> float:

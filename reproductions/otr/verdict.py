@@ -22,7 +22,9 @@ def verdict(result: dict[str, Any]) -> str:
     sampling = [gap for gap in (twin["shifted"], twin["old"]) if gap["low"] > 0]
     names = ("target", "shifted", "old", "kl", "odd")
     rows = [
-        f"| {arm} | " + " | ".join(span(found[s]) for s in names) + f" | {1000 * found['seconds']['mean']:.0f} |"
+        f"| {arm} | "
+        + " | ".join(span(found[s]) for s in names)
+        + f" | {result['below'][arm]['mean']:.1f} | {1000 * found['seconds']['mean']:.0f} |"
         for arm, found in arms.items()
     ]
     lines = [f"| {name} | " + " | ".join(span(gap[s], "+.3f") for s in names) + " |" for name, gap in gaps.items()]
@@ -91,8 +93,8 @@ compared with the line through them at its own in-domain accuracy (with the end 
 |---|---|---|---|
 {matched}
 
-| arm, best rate | new skill | large numbers | old skills | KL(base, policy) | odd letters | CPU ms a step |
-|---|---|---|---|---|---|---|
+| arm, best rate | new skill | large numbers | old skills | KL(base, policy) | odd letters | below base | ms a step |
+|---|---|---|---|---|---|---|---|
 {table}
 
 | difference | new skill | large numbers | old skills | KL | odd letters |
@@ -106,7 +108,9 @@ compared with the line through them at its own in-domain accuracy (with the end 
 OTR is K = 256, beta = -0.1, kappa = 1.3. At kappa = 1 its expectation is DFT up to the factor 1 - beta, which Adam
 takes out (a learning rate matched by the scale of the gradient would be the same run). "Weights elsewhere" is DFT whose
 weights are dealt out to other positions: if it does as well, the tie of weight and token is not what helps. "Label
-smoothing" leaves 0.1 to the vocabulary. "GRPO" learns from as many own answers with rewards and sees no demonstration.
+smoothing" leaves 0.1 to the vocabulary. "GRPO"
+learns from as many own answers with rewards and sees no demonstration. "Below base": how many of the five exact-match
+scores (new skill, large numbers, the three old skills) are below the base model's on the same problems.
 
 An OTR step costs {overhead:.2f} times SFT's CPU time here (a vocabulary of 23). Squared error of its gradient on one
 batch, relative to the squared exact gradient:
