@@ -12,9 +12,9 @@ COLOURS = {
     "MiniRL": "#24292f",
     "no engine correction": "#d55e00",
     "length norm": "#0072b2",
-    "no mask": "#d55e00",
+    "no mask": "#56b4e9",
     "R2, no mask": "#e69f00",
-    "R2": "#0072b2",
+    "R2": "#8c564b",
     "R3": "#009e73",
     "GRPO": "#cc79a7",
     "CISPO": "#7a5195",
@@ -52,7 +52,9 @@ def _theory(axes: Any, theory: dict[str, Any]) -> None:
     }
     for name, (colour, style) in styles.items():
         axes.plot(theory["sizes"], theory[name]["error"], color=colour, linestyle=style, marker="o", ms=3, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="distance e", ylabel="relative error of the gradient")
+    axes.set(xscale="log", yscale="log", xlabel="distance e", ylabel="relative error of the gradient", ylim=(2e-4, 2))
+    axes.set_xticks(theory["sizes"], [f"{size:g}" for size in theory["sizes"]], fontsize=7)
+    axes.set_xticks([], minor=True)
     axes.set_title("Enumerated gradients")
     axes.legend(frameon=False, fontsize=6.5)
 
@@ -66,7 +68,12 @@ def _sweep(axes: Any, result: dict[str, Any]) -> None:
         axes.errorbar(
             kl, [one["mean"] for one in final], np.abs(spans), color=COLOURS[name], marker="o", capsize=3, label=name
         )
-    axes.set(xscale="log", xlabel="measured KL(mu, pi_old)", ylabel="final reward", title="Engines apart, on policy")
+    axes.set(
+        xscale="log",
+        xlabel="measured KL(mu, pi_old), at least 1e-5",
+        ylabel="final reward",
+        title="Engines apart, on policy",
+    )
     axes.legend(frameon=False, fontsize=7)
 
 
