@@ -48,6 +48,9 @@ def claims(result: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for stale in (2, 4, 8):
         found.append((f"N = {stale}: without the mask the final reward is lower", below(_at("no mask", coarse, stale))))
+        found.append((f"N = {stale}: R3 brings the engines together", below(_at("R3", coarse, stale), "engine_kl")))
+    other = gaps[_at("GRPO", coarse, 4)]["final"]
+    found.append(("N = 4: MiniRL ends above GRPO", judged(other["high"] < 0, other["low"] > 0)))
     for stale in (4, 8):
         for arm in ("R2", "R3"):
             gap = gaps[_at(arm, coarse, stale)]["final"]
