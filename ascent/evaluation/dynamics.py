@@ -24,6 +24,8 @@ class Measure:
             over the steps since the evaluation before.
         summary: one number of a curve: its last, or the mean of its points.
         limits: least and greatest number that can be; intervals end there.
+        ticks: of an axis that is linear up to the second and logarithmic above it, for numbers of several sizes;
+            none for a linear axis.
     """
 
     name: str
@@ -31,12 +33,13 @@ class Measure:
     sources: tuple[str, ...]
     summary: Literal["last", "mean"] = "last"
     limits: tuple[float, float] = (-math.inf, math.inf)
+    ticks: tuple[float, ...] = ()
 
 
 MEASURES = (
     Measure("reward", "reward in training", ("episode_return", "reward")),
     Measure("entropy", "entropy, nats", ("held_out/entropy", "entropy"), limits=(0.0, math.inf)),
-    Measure("clip_fraction", "clip fraction", ("clip_fraction",), "mean", (0.0, 1.0)),
+    Measure("clip_fraction", "clip fraction", ("clip_fraction",), "mean", (0.0, 1.0), (0.0, 0.001, 0.01, 0.1, 1.0)),
 )
 """What is drawn beside the score."""
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ascent.evaluation.arms import Arm, Curve, check
 from ascent.evaluation.curves import band
@@ -52,8 +54,10 @@ def draw_ends(
     numbers: dict[str, dict[str, Interval | None]] = {
         f"final {score}": {arm.name: Interval(*_bounds(rows[arm.name])) for arm in arms}
     }
+    ticks: dict[str, tuple[float, ...]] = {}
     for measure in _drawn(arms):
         numbers[measure.label] = {arm.name: summary(arm, measure.name) for arm in arms}
+        ticks[measure.label] = measure.ticks
     figure = _figure(title, 1.5 + 0.27 * len(arms))
     ratios = [1.35, *[1.0] * (len(numbers) - 1)]
     panels = figure.subplots(1, len(numbers), sharey=True, squeeze=False, width_ratios=ratios)[0]
@@ -72,7 +76,11 @@ def draw_ends(
             axes.plot(number.estimate, place, "o", color=colour, markersize=5.5, markeredgecolor="white", zorder=3)
         axes.set_title(label, fontsize=10, color=INK, loc="left")
         axes.margins(x=0.08)
-        axes.locator_params(axis="x", nbins=4)
+        if ticks.get(label):
+            axes.set_xscale("symlog", linthresh=ticks[label][1], linscale=0.5)
+            _tick(axes.xaxis, ticks[label])
+        else:
+            axes.locator_params(axis="x", nbins=4)
         _plain(axes)
         axes.grid(color=LINE, linewidth=0.5)
     panels[0].set_yticks(range(len(order)), [arm.name for arm in order], fontsize=9.5)
@@ -105,7 +113,7 @@ def draw_dynamics(
     """
     check(arms)
     drawn = _drawn(arms)
-    columns = [("", score, limits), *((measure.name, measure.label, measure.limits) for measure in drawn)]
+    columns = [Measure("", score, (), limits=limits), *drawn]
     rows = grouped(arms, kinds)
     figure = _figure(title, 0.8 + 1.95 * len(rows))
     grid = figure.subplots(
@@ -114,23 +122,28 @@ def draw_dynamics(
     for place, (label, members) in enumerate(rows):
         shown = [(arm, COLOURS[number]) for number, arm in enumerate(members)]
         several = len(rows) > 1
-        for axes, (name, heading, ends) in zip(grid[place], columns, strict=False):
+        for axes, measure in zip(grid[place], columns, strict=False):
+            name = measure.name
             for arm, colour in ([(arms[0], INK)] if several else []) + shown:
                 curves = [run.measures.get(name, []) if name else run.curve for run in arm.seeds]
                 if all(curves):
-                    _line(axes, curves, colour, arm.name, ends, dashed=several and colour == INK)
+                    _line(axes, curves, colour, arm.name, measure.limits, dashed=several and colour == INK)
             if place == 0:
-                axes.set_title(heading, fontsize=10, color=INK, loc="left")
+                axes.set_title(measure.label, fontsize=10, color=INK, loc="left")
             if place == len(rows) - 1:
                 axes.set_xlabel(budget, color=SOFT, fontsize=9)
             _plain(axes)
             axes.grid(color=LINE, linewidth=0.5)
             axes.margins(x=0.02)
             axes.locator_params(axis="x", nbins=3)
-            axes.locator_params(axis="y", nbins=5)
+            if measure.ticks:
+                axes.set_yscale("symlog", linthresh=measure.ticks[1], linscale=0.5)
+                _tick(axes.yaxis, measure.ticks)
+            else:
+                axes.locator_params(axis="y", nbins=5)
         _names(grid[place][-1], label, shown, arms[0].name if several else None)
-    for number in range(len(columns)):
-        _same_range([row[number] for row in grid])
+    for number, measure in enumerate(columns):
+        _same_range([row[number] for row in grid], -measure.ticks[1] / 4 if measure.ticks else None)
     _save(figure, path)
 
 
@@ -199,12 +212,19 @@ def _names(axes: Axes, label: str, shown: Sequence[tuple[Arm, str]], reference: 
         )  # fmt: skip
 
 
-def _same_range(column: Sequence[Axes]) -> None:
-    """One scale for a column of panels, of what is drawn in them."""
+def _tick(axis: Axis, ticks: Sequence[float]) -> None:
+    """These ticks and no others, as plain numbers."""
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+
+
+def _same_range(column: Sequence[Axes], least: float | None) -> None:
+    """One scale for a column of panels, of what is drawn in them, or from `least` on."""
     used = [axes.get_ylim() for axes in column if axes.lines]
     for axes in column:
         if used:
-            axes.set_ylim(min(low for low, _ in used), max(high for _, high in used))
+            axes.set_ylim(min(low for low, _ in used) if least is None else least, max(high for _, high in used))
 
 
 def _figure(title: str, height: float) -> Figure:
