@@ -1,4 +1,4 @@
-# make install | demo | test | test-all | lint | types | imports | bench | quote | docs | clean
+# make install | demo | test | test-all | lint | types | imports | bench | quote | comparison | docs | clean
 # PYTHON=python3.12 chooses the interpreter, VENV=<dir> the environment (made when absent).
 # On Linux the index's torch brings CUDA; TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the small CPU build.
 
@@ -16,8 +16,10 @@ REQUIREMENTS := pyproject.toml constraints.txt
 # BENCH_ARGS=--go-on measures on a busy machine too.
 BENCHMARKS ?=
 BENCH_ARGS ?=
+# Of the comparison of all methods: --jobs 1 leaves a core free, --output a folder where runs are already.
+COMPARE_ARGS ?= --steps 30 --seeds 3
 
-.PHONY: help install demo test test-all lint types imports bench quote docs clean
+.PHONY: help install demo test test-all lint types imports bench quote comparison docs clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -59,6 +61,10 @@ bench: $(VENV)/.installed-bench
 
 quote: $(VENV)/.installed
 	$(BIN)/python benchmarks/quote.py
+
+comparison: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/ascent compare all --task arithmetic --page docs/comparison.md $(COMPARE_ARGS)
+	$(BIN)/python -m ascent.evaluation.page README.md
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict

@@ -44,25 +44,36 @@ def resume(folder: str | Path, method: Method | None = None, quiet: bool = False
 
 
 def compare(
-    methods: Sequence[str],
+    methods: Sequence[str] | str,
     seeds: int = 3,
     folder: str | Path | None = None,
     jobs: int | None = None,
+    *,
+    without: Sequence[str] = (),
+    reference: str | None = None,
+    page: str | Path | None = None,
     **options: Any,
 ) -> Comparison:
-    """Train several arms on equal budgets; a table, a picture, CSV and JSON.
+    """Train several arms on equal budgets; a table, pictures, CSV and JSON.
 
     Args:
-        methods: slugs, or `slug:name=value,name=value`; differences are to the first.
+        methods: slugs, or `slug:name=value,name=value`; differences are to the first. Or "all": every method that the
+            task or environment can feed.
         seeds: runs per arm.
         folder: of the results.
         jobs: worker processes.
+        without: methods that "all" leaves out.
+        reference: the arm that differences are to.
+        page: a Markdown file that is written of the result.
         options: of `train`, for every arm.
     """
+    from ascent.systems.arms import placeholder
     from ascent.systems.compare import compare as run
 
-    base = _config(methods[0].partition(":")[0], options)
-    return run(methods, base, seeds, None if folder is None else Path(folder), jobs)
+    words = [methods] if isinstance(methods, str) else list(methods)
+    base = _config(placeholder(words, reference), options)
+    places = [None if path is None else Path(path) for path in (folder, page)]
+    return run(words, base, seeds, places[0], jobs, without=without, reference=reference, page=places[1])
 
 
 def _config(slug: str, options: dict[str, Any]) -> Config:

@@ -21,7 +21,8 @@ USAGE = """ascent: every policy gradient on one small core
   ascent train --method grpo --task arithmetic          a language model learns a text task
   ascent train --method ppo --env CartPole-v1           a controller learns a Gymnasium environment
   ascent train --config runs/<run>/config.json          the same run again (other flags override)
-  ascent compare grpo rloo --task arithmetic --seeds 3  arms side by side: table, picture, CSV, JSON
+  ascent compare grpo rloo --task arithmetic --seeds 3  arms side by side: table, pictures, CSV, JSON
+  ascent compare all --task arithmetic                  every method that the task can feed
   ascent reproduce <slug>                               a paper's small honest experiment
   ascent entropy tokens --task arithmetic               which tokens fork; also: survival, temperature
   ascent methods [--json]                               what there is
@@ -119,22 +120,39 @@ def describe(card: Any) -> dict[str, Any]:
 
 
 def _compare(words: Sequence[str]) -> int:
+    from ascent.systems.arms import placeholder
     from ascent.systems.compare import compare
 
     parser = argparse.ArgumentParser(
         "ascent compare", allow_abbrev=False, epilog="Further flags are those of `ascent train`, for every arm."
     )
     parser.add_argument(
-        "arms", nargs="+", help="methods: slug, or slug:name=value,name=value; the first is the reference"
+        "arms",
+        nargs="+",
+        help="methods: slug, or slug:name=value,name=value; the first is the reference. Or `all`: every method that "
+        "the task or environment can feed",
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs per arm")
     parser.add_argument("--output", type=Path, help="folder of the results, runs/compare-<world>")
     parser.add_argument("--jobs", type=int, help="worker processes, as many as there are cores")
+    parser.add_argument("--without", nargs="+", default=[], help="methods that `all` leaves out")
+    parser.add_argument("--reference", help="the arm that differences are to; of `all` grpo, in control ppo")
+    parser.add_argument("--page", type=Path, help="write the result as a Markdown page, numbers and pictures beside it")
+    own = ("seeds", "output", "jobs", "without", "reference", "page", "help")
     flag = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    known = parser.parse_known_args([*words[:flag], *_only(words[flag:], ("seeds", "output", "jobs", "help"), True)])[0]
-    rest = _only(words[flag:], ("seeds", "output", "jobs", "help"), False)
-    base = parse(["--method", known.arms[0].partition(":")[0], *rest], "ascent compare")
-    compare(known.arms, base, known.seeds, known.output, known.jobs)
+    known = parser.parse_known_args([*words[:flag], *_only(words[flag:], own, True)])[0]
+    rest = _only(words[flag:], own, False)
+    base = parse(["--method", placeholder(known.arms, known.reference), *rest], "ascent compare")
+    compare(
+        known.arms,
+        base,
+        known.seeds,
+        known.output,
+        known.jobs,
+        without=known.without,
+        reference=known.reference,
+        page=known.page,
+    )
     return 0
 
 

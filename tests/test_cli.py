@@ -91,6 +91,49 @@ def test_what_is_wrong_is_refused_before_anything_heavy(
     assert not (here / "cache").exists()
 
 
+COMPARED = {
+    "method": ("grpoo rloo --task arithmetic", "got 'grpoo'. Did you mean 'grpo'?"),
+    "second method": ("rloo grpoo --task arithmetic", "got 'grpoo'. Did you mean 'grpo'?"),
+    "all and more": ("all grpo --task arithmetic", "arms must be `all` or methods by name, not both; got all, grpo."),
+    "nothing left": (
+        "all --env CartPole-v1 --without ppo a2c reinforce props",
+        "`all` leaves no method for 'CartPole-v1'",
+    ),
+    "unknown without": ("all --without rlooo", "got 'rlooo'. Did you mean 'rloo'?"),
+    "without all": ("grpo rloo --without rloo", "without goes with the arms `all`"),
+    "reference": ("grpo rloo --reference dapo", "reference must be one of the arms grpo, rloo; got 'dapo'."),
+    "page": ("grpo rloo --page page.html", "page must be a Markdown file, name.md; got page.html."),
+    "seeds": ("all --seeds 0", "seeds must be >= 1; got 0."),
+    "flag": ("all --bach 8", "unknown flag --bach. Did you mean --batch?"),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_wrong_comparison_is_one_line_before_anything_runs(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, message = COMPARED[name]
+    assert message in refused(capsys, "compare", *words.split())
+    assert not (here / "runs").exists() and not (here / "cache").exists()
+
+
+def test_all_methods_of_an_environment_are_compared_by_one_command(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        "all --env CartPole-v1 --without a2c props --seeds 2 --jobs 1 --environments 2 --horizon 8 --minibatches 1 "
+        "--passes 1 --steps 2 --evaluate-every 1 --episodes 1 --output found --page page.md --reference reinforce"
+    )
+    assert main(["compare", *words.split()]) == 0
+    shown = capsys.readouterr().out
+    assert "left out: a2c: left out by --without" in shown and "page: page.md" in shown
+    page = (here / "page.md").read_text()
+    assert "# 2 methods on CartPole-v1" in page and "`reinforce` has" in page
+    again = page[page.index("ascent compare") :].splitlines()[0].split()
+    assert main([*again[1:], "--output", "found", "--jobs", "1"]) == 0, "the page's command makes it again"
+    assert (here / "page.md").read_text() == page
+
+
 def test_the_methods_that_an_environment_feeds_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "train", "--method", "grpo", "--env", "CartPole-v1")
     assert "Methods that run here: " in line

@@ -14,6 +14,7 @@ Only dot products: the matrices never exist. (Curvature-aware policy optimizatio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +38,7 @@ class Shifts:
     policy: Tensor
 
 
-def residual(
-    logits: Float[Tensor, "M K"], action: Tensor, top_k: int = 0
-) -> tuple[Tensor, Tensor]:
+def residual(logits: Float[Tensor, "M K"], action: Tensor, top_k: int = 0) -> tuple[Tensor, Tensor]:
     """pi [M, K] and u = e_a - pi [M, K].
 
     With `top_k` > 0 the softmax is over the `top_k` greatest logits only, and u is 0 elsewhere; an action that is not
@@ -68,12 +67,16 @@ def shifts(u: Tensor, chance: Tensor, along: Tensor, advantage: Tensor, expected
     return Shifts(advantage * taken + 0.5 * advantage * (taken.square() - spread), 0.5 * fisher)
 
 
+def sgd_along(u: Tensor, hidden: Tensor, advantage: Tensor, rate: float) -> Tensor:
+    """[M, K] v = U h of each decision's own step U = rate g, in closed form: rate A |h|^2 u."""
+    return (rate * advantage * hidden.square().sum(-1))[:, None] * u
+
+
 def sgd_shifts(
     u: Tensor, chance: Tensor, hidden: Tensor, advantage: Tensor, rate: float, expected: bool = False
 ) -> Shifts:
-    """Of each decision's own step U = rate g, in closed form: v = rate A |h|^2 u."""
-    along = (rate * advantage * hidden.square().sum(-1))[:, None] * u
-    return shifts(u, chance, along, advantage, expected)
+    """Of each decision's own step by plain gradient descent."""
+    return shifts(u, chance, sgd_along(u, hidden, advantage, rate), advantage, expected)
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,16 @@ class AdamModel:
         new = one * first + (1 - one) * mean, two * second + (1 - two) * mean.square()
         return Moments(*new, moments.step + 1)
 
+    def along(self, u: Tensor, hidden: Tensor, advantage: Tensor, rate: float, moments: Moments) -> Tensor:
+        """[M, K] v = U h of each decision's own step; steps [m, K, d] exist for a chunk of decisions only."""
+        size = max(CHUNK // max(u.shape[-1] * hidden.shape[-1], 1), 1)
+        found = []
+        for start in range(0, len(u), size):
+            part = slice(start, start + size)
+            gradient = (advantage[part, None] * u[part])[:, :, None] * hidden[part, None, :]
+            found.append(rate * torch.einsum("mkd,md->mk", self.direction(gradient, moments), hidden[part]))
+        return torch.cat(found) if found else torch.zeros_like(u)
+
     def shifts(
         self,
         u: Tensor,
@@ -133,19 +146,40 @@ class AdamModel:
         moments: Moments,
         expected: bool = False,
     ) -> Shifts:
-        """Of each decision's own step, [M]; steps [m, K, d] exist for a chunk of decisions only."""
-        size = max(CHUNK // max(u.shape[-1] * hidden.shape[-1], 1), 1)
-        objective, policy = [], []
-        for start in range(0, len(u), size):
-            part = slice(start, start + size)
-            gradient = (advantage[part, None] * u[part])[:, :, None] * hidden[part, None, :]
-            along = rate * torch.einsum("mkd,md->mk", self.direction(gradient, moments), hidden[part])
-            found = shifts(u[part], chance[part], along, advantage[part], expected)
-            objective.append(found.objective)
-            policy.append(found.policy)
-        if not objective:
-            return Shifts(advantage, advantage)
-        return Shifts(torch.cat(objective), torch.cat(policy))
+        """Of each decision's own step, [M]."""
+        return shifts(u, chance, self.along(u, hidden, advantage, rate, moments), advantage, expected)
+
+
+def pooled(
+    u: Tensor,
+    chance: Tensor,
+    hidden: Tensor,
+    advantage: Tensor,
+    cell: Tensor,
+    step: Callable[[Tensor], Tensor],
+    expected: bool = False,
+) -> Shifts:
+    """Of the common step of each cell's decisions, [C] in the order of the cells' numbers.
+
+    A cell is a response, or the whole update. Its step is that of its mean gradient; the shift is the mean, over its
+    decisions, of what this one step does to each of them: the Taylor value of the cell's mean objective.
+
+    Args:
+        u, chance: [M, K]; hidden: [M, d]; advantage: [M].
+        cell: [M] number of the cell of each decision.
+        step: gradient [K, d] -> step U [K, d].
+        expected: as in `shifts`.
+    """
+    if not len(cell):
+        return Shifts(advantage, advantage)
+    order, counts = cell.argsort(stable=True), torch.unique(cell, return_counts=True)[1]
+    objective, policy = [], []
+    for own in torch.split(order, counts.tolist()):
+        mean = mean_gradient(u[own], hidden[own], advantage[own])
+        found = shifts(u[own], chance[own], hidden[own] @ step(mean).T, advantage[own], expected)
+        objective.append(found.objective.mean())
+        policy.append(found.policy.mean())
+    return Shifts(torch.stack(objective), torch.stack(policy))
 
 
 def mean_gradient(u: Tensor, hidden: Tensor, advantage: Tensor) -> Tensor:

@@ -60,7 +60,11 @@ class MissingColumn(LookupError):
             f"{asker} column {name!r}, which is absent{hint}; present: {', '.join(present) or 'none'}. "
             f"Pass it to the constructor or write it with .replace({name}=...)."
         )
-        self.name = name
+        self.name, self.present, self.reader = name, list(present), reader
+
+    def __reduce__(self) -> tuple[type[MissingColumn], tuple[str, list[str], str]]:
+        """Made again from its arguments, so that a worker process can hand it over."""
+        return MissingColumn, (self.name, self.present, self.reader)
 
 
 class Column:

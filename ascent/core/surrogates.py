@@ -61,6 +61,11 @@ def limits(low: Bound | None, high: Bound | None, decisions: Decisions) -> tuple
     return 1.0 - distance(low), 1.0 + distance(high)
 
 
+def is_open(low: Bound | None, high: Bound | None) -> bool:
+    """Whether nothing is ever clipped, so that a clip fraction would be a number about no clip."""
+    return low in (None, torch.inf) and high in (None, torch.inf)
+
+
 def between(number: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """`number` clipped to [low, high], each a float or a tensor."""
     if isinstance(low, Tensor) or isinstance(high, Tensor):
@@ -92,6 +97,47 @@ class LogProb(Part):
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         return -decisions.advantage * evaluation.log_prob
+
+
+@dataclass(frozen=True)
+class MaskedLogProb(Part):
+    """`-M A log pi`, without gradient where the update has gone far enough: M is 0 where PPO's clip would act.
+
+    M = 0 where A > 0 and r > 1 + high, or A < 0 and r < 1 - low, with r = pi / pi_old; 1 elsewhere. The ratio decides
+    and does nothing else, so an importance weight against any other policy can stand before it (decoupled PPO).
+
+    Attributes:
+        low, high: distances from 1, or names of prepared columns; None is open.
+    """
+
+    low: Bound | None = 0.2
+    high: Bound | None = 0.2
+
+    follows_advantage = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"log_prob", "old_log_prob", "advantage"}) | scheduled(self.low, self.high)
+
+    def __post_init__(self) -> None:
+        check_bounds(self.low, self.high)
+
+    def sides(self, evaluation: Evaluation, decisions: Decisions) -> tuple[Tensor, Tensor]:
+        """[N, T] bool: masked below (A < 0) and masked above (A > 0)."""
+        low, high = limits(self.low, self.high, decisions)
+        quotient = likelihood_ratio(evaluation.log_prob.detach(), decisions.old_log_prob, decisions.mask)
+        advantage = decisions.advantage
+        return (quotient < low) & (advantage < 0), (quotient > high) & (advantage > 0)
+
+    def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
+        below, above = self.sides(evaluation, decisions)
+        return torch.where(below | above, 0.0, -decisions.advantage * evaluation.log_prob)
+
+    def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
+        """Shares of masked decisions (`clip_fraction` and its two sides), k3, ratio."""
+        below, above = self.sides(evaluation, decisions)
+        clip = {"clip_fraction": below | above, "clip_fraction_low": below, "clip_fraction_high": above}
+        return _divergence(evaluation.log_prob - decisions.old_log_prob) | clip
 
 
 @dataclass(frozen=True)
@@ -191,9 +237,12 @@ class ClippedRatio(Part):
         return value if self.dual is None else torch.where(cost > 0, torch.minimum(value, cost * self.dual), value)
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
-        """Shares of decisions whose gradient the clip removes (`clip_fraction` and its two sides), k3, ratio."""
-        low, high = limits(self.low, self.high, decisions)
+        """Shares of decisions whose gradient the clip removes (`clip_fraction` and its two sides; none where both
+        bounds are open), k3, ratio."""
         columns = _divergence(evaluation.log_prob - self.other(decisions))
+        if is_open(self.low, self.high):
+            return columns
+        low, high = limits(self.low, self.high, decisions)
         quotient = columns["ratio"]
         if self.ratio != "token":
             quotient = likelihood_ratio(evaluation.log_prob, self.other(decisions), decisions.mask, self.ratio)
@@ -233,7 +282,10 @@ class CISPO(Part):
         return -decisions.advantage * between(quotient, low, high) * log_prob
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
-        """Shares of decisions whose weight is clipped (whatever the advantage), k3, ratio."""
+        """Shares of decisions whose weight is clipped (whatever the advantage; none where both bounds are open), k3,
+        ratio."""
+        if is_open(self.low, self.high):
+            return _divergence(evaluation.log_prob - decisions.old_log_prob)
         low, high = limits(self.low, self.high, decisions)
         quotient = likelihood_ratio(evaluation.log_prob, decisions.old_log_prob, decisions.mask, self.ratio)
         below, above = quotient < low, quotient > high
@@ -243,7 +295,7 @@ class CISPO(Part):
 
 @dataclass(frozen=True)
 class ImportanceWeighted(Part):
-    """A value times a detached importance weight against the behaviour policy [N, T].
+    """A value times a detached importance weight [N, T], as a rule against the behaviour policy.
 
     `cap` truncates (V-trace, arXiv:1802.01561; TIS); `mask_above` / `mask_below` give weight 0 outside the band (MIS,
     IcePop). Around a clipped ratio with `numerator="old"` it is decoupled PPO (arXiv:2110.00641).
@@ -254,6 +306,7 @@ class ImportanceWeighted(Part):
         mask_above, mask_below: weights outside become 0; None is open.
         level: "token"; "sequence" is the product over the row's decisions; "geometric" their geometric mean.
         numerator: "new" weighs by pi_now / pi_behaviour (no gradient through it), "old" by pi_old / pi_behaviour.
+        denominator: "behaviour", or "old": staleness alone, whoever sampled.
     """
 
     of: Value = field(default_factory=LogProb)
@@ -262,8 +315,11 @@ class ImportanceWeighted(Part):
     mask_below: float | None = None
     level: Literal["token", "sequence", "geometric"] = "token"
     numerator: Literal["new", "old"] = "new"
+    denominator: Literal["behaviour", "old"] = "behaviour"
 
     def __post_init__(self) -> None:
+        if self.numerator == self.denominator:
+            raise ValueError(f"denominator must be another policy than numerator={self.numerator!r}; the weight is 1.")
         for name in ("cap", "mask_above", "mask_below"):
             number = self.__dict__[name]
             if number is not None and number <= 0:
@@ -271,7 +327,8 @@ class ImportanceWeighted(Part):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"behaviour_log_prob", "log_prob" if self.numerator == "new" else "old_log_prob"})
+        above = "log_prob" if self.numerator == "new" else "old_log_prob"
+        return frozenset({f"{self.denominator}_log_prob", above})
 
     @property
     def follows_advantage(self) -> bool:
@@ -282,7 +339,8 @@ class ImportanceWeighted(Part):
         mask = decisions.mask
         with torch.no_grad():
             above = evaluation.log_prob if self.numerator == "new" else decisions.old_log_prob
-            difference = above - decisions.behaviour_log_prob
+            below = decisions.behaviour_log_prob if self.denominator == "behaviour" else decisions.old_log_prob
+            difference = above - below
             if self.level != "token":
                 difference = torch.where(mask, difference, 0.0).sum(1, keepdim=True)
                 if self.level == "geometric":
@@ -302,7 +360,8 @@ class ImportanceWeighted(Part):
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
         """Mean weight before truncation, and the share of decisions whose weight was changed."""
         raw, weight = self.weight(evaluation, decisions)
-        return {"importance_weight": raw, "importance_changed": weight != raw}
+        name = "importance" if self.denominator == "behaviour" else "staleness"
+        return {f"{name}_weight": raw, f"{name}_changed": weight != raw}
 
 
 def DecoupledClip(

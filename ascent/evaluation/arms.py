@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 Curve = list[tuple[float, float]]
 """(budget used, score) in order: steps, prompts or environment steps against the held-out score."""
@@ -18,11 +18,14 @@ class Seed:
         seed: shared by the runs of other arms that it is paired with.
         curve: (budget used, score) in order of budget; may be empty.
         final: the score that the table compares.
+        measures: what else was measured on the way, (budget used, number) by name; a method without a clip has no
+            `clip_fraction`.
     """
 
     seed: int
     curve: Curve
     final: float
+    measures: Mapping[str, Curve] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.final):

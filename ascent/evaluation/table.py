@@ -6,16 +6,17 @@ import csv
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ascent.evaluation.arms import Arm, check
+from ascent.evaluation.arms import Arm, Curve, Seed, check
 from ascent.evaluation.intervals import interquartile_mean, interval, paired_difference
 
 
@@ -129,10 +130,41 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
             writer.writerow({name: "" if number is None else number for name, number in _plain(row).items()})
 
 
-def write_json(rows: Sequence[Row], path: Path, arms: Sequence[Arm] = ()) -> None:
-    """`{"rows": [...], "arms": [...]}`: the table and, where given, every run; what is unknown is null."""
-    document = {"rows": [_plain(row) for row in rows], "arms": [dataclasses.asdict(arm) for arm in arms]}
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+def write_json(
+    rows: Sequence[Row], path: Path, arms: Sequence[Arm] = (), about: Mapping[str, object] | None = None
+) -> None:
+    """`{"about": {...}, "rows": [...], "arms": [...]}`: what was run, the table and every run; unknown is null.
+
+    A line an entry, a row and an arm.
+    """
+    told = ",\n".join(f"{json.dumps(name)}: {_json(entry)}" for name, entry in (about or {}).items())
+    table = ",\n".join(_json(_plain(row)) for row in rows)
+    runs = ",\n".join(_json(dataclasses.asdict(arm)) for arm in arms)
+    text = f'{{"about": {{\n{told}\n}},\n"rows": [\n{table}\n],\n"arms": [\n{runs}\n]}}\n'
+    path.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> tuple[list[Row], list[Arm], dict[str, Any]]:
+    """What `write_json` wrote: rows, arms and what is told about them."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        Row(**{name: math.nan if entry is None else entry for name, entry in row.items()}) for row in document["rows"]
+    ]
+    arms = [Arm(arm["name"], [_seed(run) for run in arm["seeds"]]) for arm in document["arms"]]
+    return rows, arms, document["about"]
+
+
+def _seed(run: Mapping[str, Any]) -> Seed:
+    measures = {name: _curve(curve) for name, curve in run["measures"].items()}
+    return Seed(run["seed"], _curve(run["curve"]), run["final"], measures)
+
+
+def _curve(points: Sequence[Sequence[float]]) -> Curve:
+    return [(budget, number) for budget, number in points]
+
+
+def _json(entry: object) -> str:
+    return json.dumps(entry, allow_nan=False)
 
 
 def _plain(row: Row) -> dict[str, str | float | None]:

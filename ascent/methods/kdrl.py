@@ -59,9 +59,9 @@ def kdrl(
     reward_shaping: float = 0.0,
     ratio_limit: float | None = None,
     teacher: str = "embedded",
-    teacher_steps: int = 600,
+    teacher_steps: int = 300,
     teacher_corrupted: float = 0.0,
-    teacher_hidden: int = 192,
+    teacher_hidden: int = 128,
     ddof: int = 1,
     eps: float = 1e-6,
     learning_rate: float = 1e-4,
@@ -82,10 +82,10 @@ def kdrl(
         switch: share of a sequential run that is distillation, in (0, 1).
         reward_shaping: weight of the teacher's log-ratio inside the reward, >= 0: another algorithm, for comparison.
         ratio_limit: log-ratios are limited to so many nats, > 0; None does not limit.
-        teacher: "embedded" (a larger one, trained here), a folder or a hub id, with the student's tokenizer.
+        teacher: "embedded" (trained here on right solutions, once), a folder or a hub id, with the student's tokenizer.
         teacher_steps: supervised updates of the embedded teacher, >= 1.
         teacher_corrupted: share of wrong solutions that the embedded teacher sees, in [0, 1]: a poor teacher.
-        teacher_hidden: width of the embedded teacher, a multiple of 8; the student's is 128.
+        teacher_hidden: width of the embedded teacher, a multiple of 8; the embedded student's is 128.
         ddof: 1 for the sample deviation of a group's scores, 0 for the population's.
         eps: added to the deviation, >= 0.
         learning_rate: of Adam, > 0; 1e-4 suits the embedded model.
@@ -109,11 +109,11 @@ def kdrl(
         within("ratio_limit", ratio_limit, "(0, inf)", "Use 20, or None for no limit")
     if not isinstance(teacher, str) or not teacher:
         raise ValueError(f"teacher must be 'embedded', a folder or a hub id; got {teacher!r}. Name who teaches.")
-    whole("teacher_steps", teacher_steps, 1, "Use 600")
+    whole("teacher_steps", teacher_steps, 1, "Use 300")
     within("teacher_corrupted", teacher_corrupted, "[0, 1]", "Use 0 for a good teacher")
-    whole("teacher_hidden", teacher_hidden, 8, "Use 192")
+    whole("teacher_hidden", teacher_hidden, 8, "Use 128")
     if teacher_hidden % 8:
-        raise ValueError(f"teacher_hidden must be a multiple of 8; got {teacher_hidden}. Use 192.")
+        raise ValueError(f"teacher_hidden must be a multiple of 8; got {teacher_hidden}. Use 128.")
     one_of("ddof", ddof, (0, 1))
     within("eps", eps, "[0, inf)", "Use 1e-6")
     within("learning_rate", learning_rate, "(0, inf)", "Try 1e-4 for a small model")

@@ -305,8 +305,7 @@ class CausalPolicy(nn.Module):
 
     def _read_rows(self, decisions: Decisions, rows: Tensor, after: bool) -> Read:
         part = decisions.rows(rows)
-        decided = part.mask.any(0).nonzero()
-        width = int(decided[-1]) + 1 if len(decided) else 1
+        width = decided_width(part.mask)
         inputs, prompt = self._inputs(part, width - 1 + int(after))
         row, column = part.mask[:, :width].nonzero(as_tuple=True)
         logits = None
@@ -416,6 +415,12 @@ class Read:
     def spread(self, flat: Tensor, mask: Tensor) -> Tensor:
         """Numbers of the decided entries [M, ...] at their places in [N, T, ...], 0 elsewhere."""
         return flat.new_zeros(*mask.shape, *flat.shape[1:]).index_put((self.row, self.column), flat)
+
+
+def decided_width(mask: Tensor) -> int:
+    """Columns up to the last decided one, at least 1."""
+    decided = mask.any(0).nonzero()
+    return int(decided[-1]) + 1 if len(decided) else 1
 
 
 def _buckets(decisions: Decisions) -> list[Tensor]:

@@ -6,7 +6,7 @@ prompt, sample, position), so a response does not depend on which rows are sampl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -363,23 +363,51 @@ def generate(
     Raises:
         ValueError: a prompt and `max_new_tokens` exceed the context.
     """
+    distribution = Distribution(temperature, top_p, top_k, _strings(stop))
+    texts: list[list[str]] = []
+    for _, found in generated(policy, prompts, samples, max_new_tokens, distribution, seed, rows_at_once):
+        lines = decoded(policy, found.action, found.mask)
+        texts += [lines[row : row + samples] for row in range(0, len(lines), samples)]
+    return texts
+
+
+def generated(
+    policy: CausalPolicy,
+    prompts: Sequence[Prompt],
+    samples: int,
+    max_new_tokens: int,
+    distribution: Distribution,
+    seed: int = 0,
+    rows_at_once: int = 256,
+) -> Iterator[tuple[list[list[int]], Responses]]:
+    """The prompts' token ids and their responses, batch by batch; arguments as in `generate`."""
     if samples < 1 or max_new_tokens < 1 or rows_at_once < 1:
         raise ValueError(
             f"samples, max_new_tokens and rows_at_once must be >= 1; got {samples}, {max_new_tokens}, {rows_at_once}."
         )
-    distribution = Distribution(temperature, top_p, top_k, _strings(stop))
     encoded = [policy.encode_prompt(prompt) for prompt in prompts]
     for number, ids in enumerate(encoded):
         fits(policy, len(ids), max_new_tokens, number)
     keys = mix(torch.tensor(key(seed, "generate")), torch.arange(len(encoded))[:, None], torch.arange(samples))
     at_once = max(rows_at_once // samples, 1)
-    texts: list[list[str]] = []
     for start in range(0, len(encoded), at_once):
         part = encoded[start : start + at_once]
-        found = respond(policy, part, samples, keys[start : start + at_once].reshape(-1), max_new_tokens, distribution)
-        lines = decoded(policy, found.action, found.mask)
-        texts += [lines[row : row + samples] for row in range(0, len(lines), samples)]
-    return texts
+        row_keys = keys[start : start + at_once].reshape(-1)
+        yield part, respond(policy, part, samples, row_keys, max_new_tokens, distribution)
+
+
+@torch.no_grad()
+def entropies(policy: CausalPolicy, prompts: Sequence[Sequence[int]], responses: Responses) -> Tensor:
+    """[N, T] entropy, in nats, of the policy at each token of responses to these prompts (0 where `mask` is False)."""
+    prompt, real = policy.pad_prompts(prompts)
+    copies = len(responses.mask) // len(prompts)
+    decisions = Decisions(
+        mask=responses.mask.clone(),
+        context={"prompt": prompt, "prompt_mask": real},
+        context_row=torch.arange(len(prompts), device=prompt.device).repeat_interleave(copies),
+        action=responses.action.clone(),
+    )
+    return policy.evaluate(decisions, frozenset({"entropy"})).entropy
 
 
 def decoded(policy: CausalPolicy, action: Tensor, mask: Tensor) -> list[str]:

@@ -53,6 +53,7 @@ REPLAYED = frozenset({"sac", "td3", "ddpg"})
 ALSO = {
     "kdrl": frozenset({"teacher_log_prob", "teacher_distribution", "outputs"}),
     "capo": frozenset({"outputs"}),
+    "stabilizing_rl": frozenset({"routes", "prompt_routes", "probe:routes_changed"}),
 }
 """What the assembly of one method gives besides."""
 

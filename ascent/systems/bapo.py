@@ -10,8 +10,8 @@ from ascent.policies.causal import CausalPolicy
 from ascent.sampling.partial import PartialSampler
 from ascent.sampling.text import Distribution
 from ascent.systems import language
-from ascent.systems.assembly import Assembly
-from ascent.systems.config import BadConfig, LanguageConfig
+from ascent.systems.assembly import Assembly, refuse_unfed
+from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.training.processes import Processes
 from ascent.worlds.text.task import TextTask
 
@@ -22,12 +22,10 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
     Raises:
         BadConfig: before a model loads, where the run cannot feed the method.
     """
+    refuse(config, method)
     segment = method.parameters.get("segment_tokens")
     if segment is None or not isinstance(config, LanguageConfig):
         return language.build(config, method, processes)
-    if config.stop or config.scored is not None:
-        named = "stop" if config.stop else "scored"
-        raise BadConfig(f"{named} is no choice of partial rollouts; drop --{named}, or segment_tokens.")
 
     def respond(
         config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes
@@ -46,3 +44,12 @@ def build(config: LanguageConfig, method: Method, processes: Processes) -> Assem
         )
 
     return language.build(config, method, processes, respond)
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where partial rollouts cannot be made so, or the world does not feed the method."""
+    partial = method.parameters.get("segment_tokens") is not None
+    if partial and isinstance(config, LanguageConfig) and (config.stop or config.scored is not None):
+        named = "stop" if config.stop else "scored"
+        raise BadConfig(f"{named} is no choice of partial rollouts; drop --{named}, or segment_tokens.")
+    refuse_unfed(config, method)

@@ -1,4 +1,4 @@
-"""Several arms on equal budgets, several seeds each: one table, one picture, CSV and JSON."""
+"""Several arms on equal budgets, several seeds each: one table, pictures, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -6,57 +6,75 @@ import dataclasses
 import math
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from ascent.evaluation.arms import Arm, Seed
-from ascent.evaluation.plot import plot
+from ascent.evaluation.dynamics import at_common_budget, measured
+from ascent.evaluation.page import write_page
+from ascent.evaluation.panels import draw_dynamics, draw_ends
+from ascent.evaluation.plot import COLOURS, plot
 from ascent.evaluation.table import Row, compare_table, screen, write_csv, write_json
 from ascent.systems import config as configuration
-from ascent.systems.assembly import refuse_unfed
+from ascent.systems.about import about, command, per
+from ascent.systems.arms import Chosen, arm_config, choose
 from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.systems.device import settled
-from ascent.systems.run import WHOLE, Result, resume, stored, train
+from ascent.systems.run import Result, resume, stored, train
+from ascent.training.learn import Diverged
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` leaves: the table's rows, and its folder with picture, CSV, JSON and every run."""
+    """What `compare` leaves: the table's rows, and its folder with pictures, CSV, JSON and every run.
+
+    Attributes:
+        rows: of the table.
+        arms: curves up to the common budget.
+        folder: of the results.
+        left_out: why a method is not among `all`, by slug.
+    """
 
     rows: list[Row]
     arms: list[Arm]
     folder: Path
-
-
-def arm_config(base: Config, arm: str) -> Config:
-    """The configuration of an arm written `slug` or `slug:name=value,name=value`."""
-    slug, _, text = arm.partition(":")
-    own = tuple(entry for entry in text.split(",") if entry)
-    return dataclasses.replace(base, method=slug, set=(*base.set, *own))
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def compare(
-    arms: Sequence[str], base: Config, seeds: int = 3, folder: Path | None = None, jobs: int | None = None
+    arms: Sequence[str],
+    base: Config,
+    seeds: int = 3,
+    folder: Path | None = None,
+    jobs: int | None = None,
+    *,
+    without: Sequence[str] = (),
+    reference: str | None = None,
+    page: Path | None = None,
 ) -> Comparison:
     """Train every arm with every seed and compare the held-out score at the largest budget that all reached.
 
     A run that is there already is not run again, an unfinished one is resumed: a stopped comparison goes on.
 
     Args:
-        arms: methods, `slug` or `slug:name=value,...`; the first one is the reference of the differences.
+        arms: methods, `slug` or `slug:name=value,...`, or the one word `all`: every method that the world can feed.
         base: everything else; its method, seed and output are replaced.
         seeds: runs per arm, >= 1.
         folder: of the results; runs/compare-<world> when not given.
         jobs: worker processes; as many as there are cores when not given, one torch thread each.
+        without: methods that `all` leaves out.
+        reference: the arm that differences are to; the first one when not given, with `all` grpo or ppo.
+        page: a Markdown file that is written of the result, with its numbers and pictures beside it.
 
     Raises:
         BadConfig: an arm is unknown, twice there, or not to be built; before anything runs.
+        Diverged: a run of the reference, or of every other arm. Another arm is left out then, and named.
     """
     if seeds < 1:
         raise BadConfig(f"seeds must be >= 1; got {seeds}.")
@@ -64,36 +82,69 @@ def compare(
         raise BadConfig(f"jobs must be >= 1 worker processes; got {jobs}.")
     if not base.evaluate_every:
         raise BadConfig("evaluate_every must be >= 1 in a comparison, which compares held-out scores; got 0.")
-    if len(set(arms)) < len(arms) or not arms:
-        raise BadConfig(f"arms must be one or more different methods; got {', '.join(arms) or 'none'}.")
+    if page is not None and page.suffix != ".md":
+        raise BadConfig(f"page must be a Markdown file, name.md; got {page}.")
+    chosen = choose(arms, base, without, reference)
     folder = folder or Path(f"runs/compare-{base.world}")
+    numbers = range(base.seed, base.seed + seeds)
     runs: dict[tuple[str, int], Config] = {}
-    for arm in arms:
-        for seed in range(base.seed, base.seed + seeds):
+    for arm in chosen.arms:
+        for seed in numbers:
             output = str(folder / arm.replace(":", "-").replace(",", "-") / f"seed{seed}")
-            config = dataclasses.replace(
+            runs[arm, seed] = dataclasses.replace(
                 arm_config(base, arm), seed=seed, output=output, threads=1, quiet=True, tensorboard=False
             )
-            if WHOLE.get(config.method) != "supervised":
-                refuse_unfed(config, config.composed())
-            runs[arm, seed] = config
     console = Console()
+    for slug, reason in chosen.left_out.items():
+        console.print(f"left out: {slug}: {reason}", highlight=False)
     _warm_up(next(iter(runs.values())))
-    results = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console)
-    found = [
-        Arm(arm, [_seed(results[arm, seed], seed) for seed in range(base.seed, base.seed + seeds)]) for arm in arms
-    ]
-    found = at_common_budget(found)
+    results, diverged = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console)
+    chosen = _without(chosen, diverged)
+    for slug in diverged:
+        console.print(f"left out: {slug}: {chosen.left_out[slug]}", highlight=False)
+    found = at_common_budget(
+        [Arm(arm, [_seed(results[arm, seed], runs[arm, seed]) for seed in numbers]) for arm in chosen.arms]
+    )
     score = next(iter(results.values())).score
-    limits = (0.0, 1.0) if score.startswith("pass@") else (-math.inf, math.inf)
+    told = {
+        "command": command(arms, base, seeds, without, reference),
+        "score": f"held-out {score}",
+        "limits": [0.0, 1.0] if score.startswith("pass@") else None,
+        "budget": found[0].seeds[0].curve[-1][0],
+        "seeds": seeds,
+    }
+    document = about(base, chosen, [runs[run].folder for run in results], told)
+    rows = _leave(found, document, folder)
+    pictures = {name: folder / f"{name}.png" for name in ("ends", "dynamics")}
+    console.print(screen(rows, document["score"]))
+    console.print(f"pictures: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}", highlight=False)
+    if page is not None:
+        write_page(folder / "comparison.json", pictures, page)
+        console.print(f"page: {page}", highlight=False)
+    return Comparison(rows, found, folder, chosen.left_out)
+
+
+def _without(chosen: Chosen, diverged: Mapping[str, Diverged]) -> Chosen:
+    """The arms of which no run diverged."""
+    left = tuple(arm for arm in chosen.arms if arm not in diverged)
+    if diverged and (chosen.arms[0] not in left or len(left) == 1):
+        raise next(iter(diverged.values()))
+    return Chosen(left, {**chosen.left_out, **{arm: f"diverged: {error}" for arm, error in diverged.items()}})
+
+
+def _leave(found: Sequence[Arm], document: Mapping[str, Any], folder: Path) -> list[Row]:
+    """Table, pictures, CSV and JSON in the folder; comparison.png only of so few arms that one panel shows them."""
+    score, title, kinds, unit = document["score"], document["world"], document["kinds"], document["unit"]
+    limits = tuple(document["limits"] or (-math.inf, math.inf))
     rows = compare_table(found, limits=limits)
-    unit = "prompts" if isinstance(base, LanguageConfig) else "environment steps"
-    plot(found, folder / "comparison.png", budget=unit, score=f"held-out {score}", title=base.world, limits=limits)
+    if len(found) <= len(COLOURS):
+        plot(found, folder / "comparison.png", budget=unit, score=score, title=title, limits=limits)
+    draw_ends(found, folder / "ends.png", kinds=kinds, score=score, title=title, limits=limits)
+    path = folder / "dynamics.png"
+    draw_dynamics(found, path, kinds=kinds, budget=unit, score=score, title=title, limits=limits)
     write_csv(rows, folder / "comparison.csv")
-    write_json(rows, folder / "comparison.json", found)
-    console.print(screen(rows, f"held-out {score}"))
-    console.print(f"picture: {folder / 'comparison.png'}", highlight=False)
-    return Comparison(rows, found, folder)
+    write_json(rows, folder / "comparison.json", found, document)
+    return rows
 
 
 def _warm_up(config: Config) -> None:
@@ -107,22 +158,32 @@ def _warm_up(config: Config) -> None:
         warmed_up(task, config.warm_up_steps, 0, config.temperature, False, Console(), Processes())
 
 
-def _run_all(runs: dict[tuple[str, int], Config], jobs: int, console: Console) -> dict[tuple[str, int], Result]:
-    """Every run in worker processes; seeds of all arms side by side, so that machine noise is shared."""
+def _run_all(
+    runs: dict[tuple[str, int], Config], jobs: int, console: Console
+) -> tuple[dict[tuple[str, int], Result], dict[str, Diverged]]:
+    """Every run in worker processes; seeds of all arms side by side, so that machine noise is shared.
+
+    Returns the results, and by arm why a run of it has none.
+    """
     order = sorted(runs, key=lambda run: run[1])
     results: dict[tuple[str, int], Result] = {}
+    diverged: dict[str, Diverged] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context) as pool, Progress(console=console) as bar:
         task = bar.add_task("runs", total=len(runs))
         futures = {pool.submit(run_or_resume, runs[run].to_json()): run for run in order}
         try:
             for future in as_completed(futures):
-                results[futures[future]] = future.result()
+                run = futures[future]
+                try:
+                    results[run] = future.result()
+                except Diverged as error:
+                    diverged.setdefault(run[0], error)
                 bar.advance(task)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results
+    return results, diverged
 
 
 def run_or_resume(values: dict[str, object]) -> Result:
@@ -133,32 +194,15 @@ def run_or_resume(values: dict[str, object]) -> Result:
     folder = config.folder
     if (folder / "config.json").exists():
         before = configuration.read(folder / "config.json")
-        if before != config:
+        if dataclasses.replace(before, output=config.output) != config:
             raise BadConfig(f"{folder} holds a run of another configuration; choose another --output, or remove it.")
         return stored(config) if (folder / "result.json").exists() else resume(folder, quiet=True)
     return train(config)
 
 
-def _seed(result: Result, seed: int) -> Seed:
-    name = f"held_out/{result.score}"
-    curve = [(float(line["consumed"]), float(line[name])) for line in result.metrics if name in line]
+def _seed(result: Result, config: Config) -> Seed:
+    name, size = f"held_out/{result.score}", per(config)
+    curve = [(float(line["consumed"]) * size, float(line[name])) for line in result.metrics if name in line]
     if not curve:
         raise BadConfig("a comparison needs held-out evaluations; set --evaluate-every to 1 or more.")
-    return Seed(seed, curve, curve[-1][1])
-
-
-def at_common_budget(arms: Sequence[Arm]) -> list[Arm]:
-    """Every curve up to the largest budget that all runs reached, and the score there.
-
-    Refilled prompts count for the arm that drew them, so evaluations of different arms fall on different budgets; at
-    the common one the score lies on the line between the evaluations before and after it.
-    """
-    limit = min(run.curve[-1][0] for arm in arms for run in arm.seeds)
-
-    def cut(run: Seed) -> Seed:
-        budgets, scores = zip(*run.curve, strict=True)
-        final = float(np.interp(limit, budgets, scores))
-        return Seed(run.seed, [*(point for point in run.curve if point[0] < limit), (limit, final)], final)
-
-    return [Arm(arm.name, [cut(run) for run in arm.seeds]) for arm in arms]
-
+    return Seed(config.seed, curve, curve[-1][1], measured(result.metrics, result.score, size))

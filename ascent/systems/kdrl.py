@@ -1,6 +1,6 @@
 """KDRL as an assembly: a frozen teacher beside the student, who scores the student's own tokens.
 
-The teacher is a larger embedded model that is trained here on right solutions (and cached), a folder or a hub id. It
+The teacher is an embedded model that is trained here on right solutions only (and cached), a folder or a hub id. It
 must have the student's tokenizer: a token of one must be the same token of the other.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 from rich.console import Console
 from torch import Tensor
+from transformers import AutoConfig
 
 from ascent.core.decisions import Decisions
 from ascent.core.method import Method
@@ -21,7 +23,7 @@ from ascent.policies.embedded import embedded
 from ascent.policies.with_logits import WithLogits
 from ascent.sampling.compiled import cache_folder
 from ascent.systems import language
-from ascent.systems.assembly import Assembly
+from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig
 from ascent.systems.warm_up import supervised
 from ascent.training.annotate import Scorer, log_prob_of
@@ -29,25 +31,48 @@ from ascent.training.processes import Processes
 from ascent.worlds.text.task import TextTask
 
 RECIPE = 1  # raised when teachers of an older recipe must not be reused
+TAUGHT = frozenset({"teacher_log_prob", "teacher_distribution"})
 
 
 def build(config: Config, method: Method, processes: Processes) -> Assembly:
     """The language assembly with a teacher among its scorers."""
-    if not isinstance(config, LanguageConfig):
-        raise BadConfig("kdrl distils a language model; give --task or --data instead of --env.")
-    if method.parameters.get("teacher", "embedded") == "embedded" and config.data is not None:
-        raise BadConfig("teacher='embedded' is trained on a built-in task; with --data give --set teacher=FOLDER.")
+    refuse(config, method)
 
     def assist(
         config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes
     ) -> language.Assistance:
-        asked = {"teacher_log_prob", "teacher_distribution"} & method.needs
-        if not asked:
+        if not TAUGHT & method.needs:
             return policy, {}
         teacher = load_teacher(config, method, task, policy, processes)
         return WithLogits(policy), scorers(teacher)
 
     return language.build(config, method, processes, assist=assist)
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where there is no language model or no teacher, or the world does not feed the method."""
+    if not isinstance(config, LanguageConfig):
+        raise BadConfig("kdrl distils a language model; give --task or --data instead of --env.")
+    if method.parameters.get("teacher", "embedded") == "embedded" and config.data is not None:
+        raise BadConfig("teacher='embedded' is trained on a built-in task; with --data give --set teacher=FOLDER.")
+    refuse_unfed(config, method)
+    if TAUGHT & method.needs:
+        refuse_absent(str(method.parameters.get("teacher", "embedded")))
+
+
+def refuse_absent(name: str) -> None:
+    """Raise BadConfig where there is no such teacher, before the student is warmed up; a hub id costs a few files."""
+    if name == "embedded":
+        return
+    folder = Path(name)
+    try:
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise FileNotFoundError("the folder holds no config.json; a run's trained policy is in RUN/policy")
+        if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+            raise FileNotFoundError("the folder does not exist; give one that does, or a hub id 'owner/name'")
+        AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise BadConfig(f"teacher {name!r} cannot be loaded: {error}") from error
 
 
 def scorers(teacher: CausalPolicy) -> dict[str, Scorer]:
@@ -77,7 +102,7 @@ def load_teacher(
             raise BadConfig(f"teacher {name!r} cannot be loaded: {error}") from error
     teacher.temperature = policy.temperature
     refuse_other_tokens(policy, teacher)
-    return teacher
+    return teacher.to(processes.device)
 
 
 def refuse_other_tokens(policy: CausalPolicy, teacher: CausalPolicy) -> None:
@@ -108,7 +133,12 @@ def trained(
         assert context is not None, "the embedded student has a limited context"
         teacher = embedded(task.alphabet, seed=1, hidden=hidden, context=context)
         refuse_other_tokens(student, teacher)
-        supervised(teacher, task, steps, 1, console, corrupted)
+        console.print(
+            f"kdrl needs a teacher: {steps} supervised updates of one of width {hidden}, once; it is kept in {folder}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        supervised(teacher, task, steps, 1, console, corrupted, title=f"teacher of {task.name}")
         aside = folder.with_name(f".writing-{folder.name}-{os.getpid()}")
         teacher.save(aside)
         (aside / "teacher.json").write_text(json.dumps({"recipe": [str(word) for word in words]}))

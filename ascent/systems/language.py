@@ -8,19 +8,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.mixture import Replaying
 from ascent.policies.with_logits import WithLogits
+from ascent.sampling.choose import decoder_for
+from ascent.sampling.decode import DecoderFactory
 from ascent.sampling.sampler import Sampler
-from ascent.sampling.text import TextSampler, generate
+from ascent.sampling.text import Distribution, TextSampler, decoded, entropies, generated
 from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, LanguageConfig
 from ascent.systems.offline import dataset
-from ascent.systems.warm_up import warmed_up
+from ascent.systems.warm_up import DENSE, Start, warmed_up
 from ascent.training.annotate import Scorer, log_prob_of
 from ascent.training.learn import Learn
 from ascent.training.loop import System
@@ -37,7 +41,7 @@ SUCCESS = 1.0  # a reward of at least this counts as a pass
 SHOWN = 4  # completions kept per evaluation
 
 
-Assistance = tuple[CausalPolicy | WithLogits, Mapping[str, Scorer]]
+Assistance = tuple[CausalPolicy | WithLogits | Replaying, Mapping[str, Scorer]]
 """A policy with what a method asks of it besides, and what writes further columns."""
 
 
@@ -61,6 +65,7 @@ def build(
     processes: Processes,
     respond: Callable[[LanguageConfig, CausalPolicy, TextTask, Processes], Responder] | None = None,
     assist: Callable[[LanguageConfig, CausalPolicy, TextTask, Processes], Assistance] | None = None,
+    start: Start = DENSE,
 ) -> Assembly:
     """The assembly of any method that learns from groups of fresh responses.
 
@@ -68,6 +73,7 @@ def build(
         config, method, processes: of the run.
         respond: makes another sampler than `responder`.
         assist: gives the policy as the method sees it (with probes), and scorers of further columns.
+        start: the embedded model, and the class of policy of any other.
 
     Raises:
         BadConfig: before a model loads, where the method cannot be fed or the task or data are wrong.
@@ -83,12 +89,12 @@ def build(
             f"batch must hold at least one prompt per process; got {config.batch // config.group_size} prompts for "
             f"{processes.count} processes. Take batch >= {processes.count * config.group_size}."
         )
-    policy = load_policy(config, task, method, processes)
+    policy = load_policy(config, task, method, processes, start)
     sampler = (respond or responder)(config, policy, task, processes)
     score = TextScore(task, policy.tokenizer, rewards, config.reward_timeout)
     reference: CausalPolicy | None = None
     if "reference_log_prob" in method.needs:
-        reference = load_policy(config, task, method, processes).requires_grad_(False)
+        reference = load_policy(config, task, method, processes, start).requires_grad_(False)
     memory, stages, consumed = source(config, method, policy, reference, sampler, score, processes)
     seen, scorers = (policy, {}) if assist is None else assist(config, policy, task, processes)
     own = {} if reference is None else {"reference_log_prob": log_prob_of(reference)}
@@ -109,7 +115,13 @@ def build(
     return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
 
 
-def responder(config: LanguageConfig, policy: CausalPolicy, task: TextTask, processes: Processes) -> TextSampler:
+def responder(
+    config: LanguageConfig,
+    policy: CausalPolicy,
+    task: TextTask,
+    processes: Processes,
+    decoder_of: DecoderFactory = decoder_for,
+) -> TextSampler:
     """The sampler. Prompts of a person's own data are measured at once, so that no run ends at a late long one."""
     sampler = TextSampler(
         policy,
@@ -123,6 +135,7 @@ def responder(config: LanguageConfig, policy: CausalPolicy, task: TextTask, proc
         config.stop,
         config.seed,
         (processes.rank, processes.count),
+        decoder_of=decoder_of,
     )
     if isinstance(task, Data):
         for index in range(len(task.train)):
@@ -182,16 +195,18 @@ def own_rewards(config: LanguageConfig) -> Rewards | None:
         raise BadConfig(f"reward: {error}") from error
 
 
-def load_policy(config: LanguageConfig, task: TextTask, method: Method, processes: Processes) -> CausalPolicy:
+def load_policy(
+    config: LanguageConfig, task: TextTask, method: Method, processes: Processes, start: Start = DENSE
+) -> CausalPolicy:
     """The embedded model, warmed up, or any Hugging Face causal language model."""
     critic = bool({"value", "next_value"} & method.needs)
     if config.model == "embedded":
         console = Console(quiet=config.quiet or not processes.main)
-        policy = warmed_up(task, config.warm_up_steps, 0, config.temperature, critic, console, processes)
+        policy = warmed_up(task, config.warm_up_steps, 0, config.temperature, critic, console, processes, start)
         return policy.to(processes.device)
     lora = {"r": config.lora_rank, "lora_alpha": 2 * config.lora_rank} if config.lora_rank else None
     try:
-        policy = CausalPolicy.load(
+        policy = start.kind.load(
             config.model, dtype=config.dtype, lora=lora, temperature=config.temperature, value_head=critic
         )
     except OSError as error:
@@ -200,7 +215,11 @@ def load_policy(config: LanguageConfig, task: TextTask, method: Method, processe
 
 
 class HeldOut:
-    """Samples held-out prompts and scores them; keeps a few completions per evaluation in completions.jsonl."""
+    """Samples held-out prompts and scores them; keeps a few completions per evaluation in completions.jsonl.
+
+    `entropy` is the policy's own, over the tokens of these answers: the same measure for every method, whatever rows it
+    learns from.
+    """
 
     def __init__(
         self, config: LanguageConfig, policy: CausalPolicy, task: TextTask, score: TextScore, budget: int
@@ -210,17 +229,15 @@ class HeldOut:
 
     def __call__(self, step: int) -> Mapping[str, float]:
         config, count = self.config, self.config.samples
-        answers = generate(
-            self.policy,
-            [example.prompt for example in self.examples],
-            count,
-            self.budget,
-            config.temperature,
-            config.top_p,
-            config.top_k,
-            config.stop,
-            seed=config.seed,
-        )
+        distribution = Distribution(config.temperature, config.top_p, config.top_k, config.stop)
+        prompts = [example.prompt for example in self.examples]
+        answers: list[list[str]] = []
+        nats, tokens = 0.0, 0
+        for ids, found in generated(self.policy, prompts, count, self.budget, distribution, config.seed):
+            lines = decoded(self.policy, found.action, found.mask)
+            answers += [lines[row : row + count] for row in range(0, len(lines), count)]
+            nats += float(torch.where(found.mask, entropies(self.policy, ids, found), 0.0).sum())
+            tokens += int(found.mask.sum())
         rows = [example for example in self.examples for _ in range(count)]
         each = self.score.score(rows, [text for texts in answers for text in texts])
         rewards = total(each, self.score.rewards.weights)
@@ -229,7 +246,8 @@ class HeldOut:
         groups = [rewards[start : start + count] for start in range(0, len(rewards), count)]
         passes = [sum(reward is not None and reward >= SUCCESS for reward in group) for group in groups]
         right = {f"pass@{k}": float(pass_at_k(passes, count, k).mean()) for k in sorted({1, count})}
-        return {"reward": math.fsum(given) / max(len(given), 1)} | right
+        entropy = {"entropy": nats / max(tokens, 1)}
+        return {"reward": math.fsum(given) / max(len(given), 1)} | right | entropy
 
     def _keep(self, step: int, answers: list[list[str]], rewards: list[float | None]) -> None:
         path = self.config.folder / "completions.jsonl"

@@ -75,9 +75,6 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     Raises:
         BadConfig: the world is no environment with bounded real actions, or an option has no meaning here.
     """
-    if not isinstance(config, ControlConfig):
-        raise BadConfig(f"method {method.slug!r} needs an environment, and {config.world!r} is a task; give --env ID.")
-    refuse_unfed(config, method)
     refuse_options(config, method, processes)
     environments = bounded(config, method)
     sizes, count = method.parameters, config.environments
@@ -99,9 +96,19 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     return Assembly(system, method, "steps", "return", saver(config, method, models.actor))
 
 
-def refuse_options(config: ControlConfig, method: Method, processes: Processes) -> None:
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where the world is no environment with bounded real actions, or an option has no meaning here."""
+    refuse_options(config, method, Processes())
+    assert isinstance(config, ControlConfig)
+    bounded(dataclasses.replace(config, environments=1), method)
+
+
+def refuse_options(config: Config, method: Method, processes: Processes) -> None:
     """Raise BadConfig for what these runs do not do."""
     slug = method.slug
+    if not isinstance(config, ControlConfig):
+        raise BadConfig(f"method {slug!r} needs an environment, and {config.world!r} is a task; give --env ID.")
+    refuse_unfed(config, method)
     if processes.count > 1:
         raise BadConfig(f"method {slug!r} runs in one process; got {processes.count}. Start it without torchrun.")
     if config.recurrent:

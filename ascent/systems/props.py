@@ -22,7 +22,7 @@ from ascent.core.method import Method
 from ascent.policies.actor_critic import ActorCritic
 from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_unfed
-from ascent.systems.config import BadConfig, ControlConfig
+from ascent.systems.config import BadConfig, Config, ControlConfig
 from ascent.systems.control import consumed, evaluator, sampling, saver, world
 from ascent.training.annotate import Scorer
 from ascent.training.learn import Learn
@@ -61,17 +61,12 @@ class Renormalised:
         """The memory that is viewed carries the content."""
 
 
-def build(config: ControlConfig, method: Method, processes: Processes) -> Assembly:
-    """The assembly of `props`. A step of the run is one batch of n environment steps.
-
-    Raises:
-        BadConfig: the behaviour batch does not divide over the environments, or the policy is recurrent.
-    """
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where the behaviour batch does not divide over the environments, or the policy is recurrent."""
     if not isinstance(config, ControlConfig):
         raise BadConfig(f"method {method.slug!r} needs an environment, and {config.world!r} is a task; give --env ID.")
     refuse_unfed(config, method)
-    sizes = method.parameters
-    batch, behaviour_batch = int(sizes["batch"]), int(sizes["behaviour_batch"])
+    behaviour_batch = int(method.parameters["behaviour_batch"])
     if config.recurrent:
         raise BadConfig(
             "recurrent must be off for props: its buffer joins collections of different memories. Drop --recurrent."
@@ -83,6 +78,17 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
             f"environments must divide behaviour_batch={behaviour_batch}; got {config.environments}. "
             "Take environments=1."
         )
+
+
+def build(config: ControlConfig, method: Method, processes: Processes) -> Assembly:
+    """The assembly of `props`. A step of the run is one batch of n environment steps.
+
+    Raises:
+        BadConfig: the behaviour batch does not divide over the environments, or the policy is recurrent.
+    """
+    refuse(config, method)
+    sizes = method.parameters
+    batch, behaviour_batch = int(sizes["batch"]), int(sizes["behaviour_batch"])
     environments, target = world(config, method, processes)
     assert isinstance(target, ActorCritic)
     behaviour = copy.deepcopy(target)

@@ -35,6 +35,7 @@ WHOLE = {
     "kdrl": "kdrl",
     "capo": "capo",
     "p3o": "p3o",
+    "stabilizing_rl": "stabilizing_rl",
     "otr": "supervised",
     "sft": "supervised",
 }

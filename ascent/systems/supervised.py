@@ -56,17 +56,7 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     Raises:
         BadConfig: before a model loads, where there are no demonstrations, or the method needs more than they hold.
     """
-    if not isinstance(config, LanguageConfig):
-        refuse_unfed(config, method)
-        raise BadConfig(f"method {method.slug!r} learns from demonstrations of a text task; give --task.")
-    missing = sorted(method.needs - GIVEN)
-    if missing:
-        raise BadConfig(f"method {method.slug!r} needs {', '.join(missing)}, which demonstrations do not give.")
-    if config.scored is not None:
-        raise BadConfig(
-            f"method {method.slug!r} learns from demonstrations, not from scores; drop --scored and give --data FILE: "
-            "JSONL of prompt and completion."
-        )
+    refuse(config, method)
     refuse_small(method.plan, config.batch, config.batch, config.batch)
     disable_progress_bar()
     rewards = own_rewards(config)
@@ -94,6 +84,21 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     return Assembly(system, method, "tokens", "pass@1" if config.data is None else "reward", policy.save)
 
 
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where there are no demonstrations, or the method needs more than they hold."""
+    if not isinstance(config, LanguageConfig):
+        refuse_unfed(config, method)
+        raise BadConfig(f"method {method.slug!r} learns from demonstrations of a text task; give --task.")
+    missing = sorted(method.needs - GIVEN)
+    if missing:
+        raise BadConfig(f"method {method.slug!r} needs {', '.join(missing)}, which demonstrations do not give.")
+    if config.scored is not None:
+        raise BadConfig(
+            f"method {method.slug!r} learns from demonstrations, not from scores; drop --scored and give --data FILE: "
+            "JSONL of prompt and completion."
+        )
+
+
 def refuse_silent(task: Data) -> None:
     """Raise BadConfig, which names the prompt, where a row of own data demonstrates nothing."""
     try:
@@ -107,7 +112,5 @@ def evaluated(policy: CausalPolicy, method: Method) -> Policy:
     """The policy as the method must see it: with the probes of one-token rollouts where there are any."""
     rollouts = [part for part in method.parts.values() if isinstance(part, OneToken)]
     if len(rollouts) > 1:
-        raise BadConfig(
-            f"method {method.slug!r} has {len(rollouts)} one-token rollouts; a policy serves one."
-        )
+        raise BadConfig(f"method {method.slug!r} has {len(rollouts)} one-token rollouts; a policy serves one.")
     return OneTokenPolicy(policy, rollouts[0].bandit) if rollouts else policy

@@ -15,7 +15,10 @@ from ascent.core.decisions import Decisions
 from ascent.core.method import Method
 from ascent.evaluation.pass_at_k import pass_at_k
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.mixture import Replaying
 from ascent.policies.with_logits import WithLogits
+from ascent.sampling.engine import EngineSampler
+from ascent.sampling.partial import PartialSampler
 from ascent.sampling.text import TextSampler, generate
 from ascent.training.annotate import Scorer
 from ascent.training.learn import Learn
@@ -57,8 +60,9 @@ def trial(
     group_size: int,
     seed: int,
     scorers: Mapping[str, Scorer] | None = None,
-    seen: WithLogits | None = None,
+    seen: WithLogits | Replaying | None = None,
     teacher: CausalPolicy | None = None,
+    respond: Callable[[CausalPolicy], PartialSampler | EngineSampler] | None = None,
     accept: Callable[[Decisions], Any] | None = None,
     refill: int = 4,
     evaluate_every: int = 0,
@@ -78,6 +82,8 @@ def trial(
         scorers: as in `Learn`.
         seen: the policy as the method sees it (`WithLogits(policy)`); the policy itself when not given.
         teacher: who answers instead of the policy (supervised learning on a teacher's text).
+        respond: makes the sampler of who answers (partial rollouts, a second engine); whole responses of the policy
+            itself when not given.
         accept: rows that may stay, in place of the method's own.
         refill: further acts of a round where rows are refused.
         evaluate_every: rounds between two held-out evaluations; 0 is never.
@@ -86,7 +92,11 @@ def trial(
         watch: further numbers out of each collection, recorded under their names.
     """
     answering = policy if teacher is None else teacher
-    sampler = TextSampler(answering, task, prompts, group_size, task.max_new_tokens, seed=seed)
+    sampler: TextSampler | PartialSampler | EngineSampler
+    if respond is None:
+        sampler = TextSampler(answering, task, prompts, group_size, task.max_new_tokens, seed=seed)
+    else:
+        sampler = respond(answering)
     sampler.consumed = seed * steps * prompts * (refill + 1)
     score = TextScore(task, policy.tokenizer)
     memory = Fresh()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -49,8 +50,35 @@ class Demonstrator:
         self.consumed = state["consumed"]
 
 
+@dataclass(frozen=True)
+class Start:
+    """What is warmed up.
+
+    Attributes:
+        kind: the class of policy.
+        make: (alphabet, seed, context) -> a policy with fresh weights.
+        words: tell it from other models in the cache.
+    """
+
+    kind: type[CausalPolicy] = CausalPolicy
+    make: Callable[[str, int, int], CausalPolicy] = lambda alphabet, seed, context: embedded(
+        alphabet, seed, context=context
+    )
+    words: tuple[object, ...] = ()
+
+
+DENSE = Start()
+
+
 def warmed_up(
-    task: TextTask, steps: int, seed: int, temperature: float, value_head: bool, console: Console, processes: Processes
+    task: TextTask,
+    steps: int,
+    seed: int,
+    temperature: float,
+    value_head: bool,
+    console: Console,
+    processes: Processes,
+    start: Start = DENSE,
 ) -> CausalPolicy:
     """The embedded policy after `steps` supervised updates; from the cache where it was made before.
 
@@ -58,10 +86,14 @@ def warmed_up(
     comparison.
     """
     disable_progress_bar()  # of loading and writing weights: our own bar is the one to watch
+<<<<<<< HEAD
     words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED)
     folder = cache_folder() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
+=======
+    words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED, *map(str, start.words))
+    folder = cache() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
     if not folder.exists() and processes.main:
-        policy = embedded(task.alphabet, seed, context=_context(task))
+        policy = start.make(task.alphabet, seed, _context(task))
         supervised(policy, task, steps, seed, console)
         aside = folder.with_name(f".writing-{folder.name}-{os.getpid()}")
         policy.save(aside)
@@ -71,7 +103,7 @@ def warmed_up(
         except OSError:  # another run finished the same model first
             shutil.rmtree(aside)
     processes.wait()
-    return CausalPolicy.load(folder, temperature=temperature, value_head=value_head)
+    return start.kind.load(folder, temperature=temperature, value_head=value_head)
 
 
 def _context(task: TextTask) -> int:
@@ -81,13 +113,22 @@ def _context(task: TextTask) -> int:
 
 
 def supervised(
-    policy: CausalPolicy, task: TextTask, steps: int, seed: int, console: Console, corrupted: float = CORRUPTED
+    policy: CausalPolicy,
+    task: TextTask,
+    steps: int,
+    seed: int,
+    console: Console,
+    corrupted: float = CORRUPTED,
+    title: str | None = None,
 ) -> None:
-    """`steps` updates on written solutions, of which the share `corrupted` is wrong; the policy learns in place."""
+    """`steps` updates on written solutions, of which the share `corrupted` is wrong; the policy learns in place.
+
+    `title` stands left of the progress bar; "warm-up <task>" when not given.
+    """
     step = Adam(Linear(LEARNING_RATE, 0.05 * LEARNING_RATE), betas=(0.9, 0.99), warmup=20)
     memory = Fresh()
     learn = Learn("policy", policy, build_method("sft").replace(step=step), memory, seed=seed)
     demonstrate = Collect("demonstrate", Demonstrator(task, policy, seed, corrupted), memory)
     phase = Phase("sft", (demonstrate, learn), steps)
-    with ProgressBar(console, f"warm-up {task.name}", "tokens") as bar:
+    with ProgressBar(console, title or f"warm-up {task.name}", "tokens") as bar:
         Loop(System({"policy": policy}, {"fresh": memory}, (phase,)), [bar]).run()

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Seen = Callable[[Evaluation], None]
 
+ANNOTATED = frozenset({"old_log_prob", "value", "next_value", "routes", "prompt_routes"})
+"""Columns that a policy may write of itself, where a method reads them and nobody recorded them."""
+
 
 class Diverged(ArithmeticError):
     """The loss or the gradient is not finite; the parameters of the last good checkpoint are intact."""
@@ -118,7 +121,7 @@ class Learn:
         needs = self.method.needs
         if self.exact_behaviour and "old_log_prob" not in collection and "behaviour_log_prob" in collection:
             collection = collection.replace(old_log_prob=collection.behaviour_log_prob)
-        annotates = self.method.recorded & {"old_log_prob", "value", "next_value"}
+        annotates = self.method.recorded & ANNOTATED
         own = frozenset(name for name in annotates if name not in collection)
         scored = {name: scorer for name, scorer in self.scorers.items() if name in needs and name not in collection}
         if own or scored:

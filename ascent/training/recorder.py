@@ -33,8 +33,9 @@ class Recorder:
         self.file = path.open("a")
         self.writer: Any = None
         self.wandb: Any = None
-        self.started = time.perf_counter()
+        self.started, self.processed = time.perf_counter(), time.process_time()
         self.before = kept[-1]["seconds"] if kept else 0.0
+        self.processed_before = kept[-1].get("processor_seconds", 0.0) if kept else 0.0
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -48,6 +49,11 @@ class Recorder:
     def seconds(self) -> float:
         """Seconds of training so far, over resumptions."""
         return self.before + time.perf_counter() - self.started
+
+    @property
+    def processor_seconds(self) -> float:
+        """Seconds that processors worked for this process, over resumptions: what a busy machine does not stretch."""
+        return self.processed_before + time.process_time() - self.processed
 
     def updated(self, loop: Loop) -> None:
         """Nothing: metrics are reported by step."""
@@ -63,7 +69,8 @@ class Recorder:
     def write(self, loop: Loop, metrics: Mapping[str, float]) -> None:
         """One line, flushed, so that a killed run loses nothing that was reported."""
         counts = {"step": loop.step, "updates": loop.updates, "consumed": loop.system.consumed()}
-        self.file.write(json.dumps({**counts, "seconds": round(self.seconds, 3), **metrics}) + "\n")
+        times = {"seconds": round(self.seconds, 3), "processor_seconds": round(self.processor_seconds, 3)}
+        self.file.write(json.dumps({**counts, **times, **metrics}) + "\n")
         self.file.flush()
         if self.writer is not None:
             for name, metric in metrics.items():

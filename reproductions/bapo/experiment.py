@@ -1,7 +1,9 @@
 """BAPO (arXiv 2510.18927), small: do bounds that are searched for bear stale data better than fixed ones?
 
-A small network learns 16 secret codes from binary rewards (codes.py). Every arm draws as many responses to the same
-prompts; staleness is the number of inner passes over each batch, one optimiser step a pass. 5 seeds.
+On a transformer with staleness by inner passes and by partial rollouts, and a control whose fixed bounds are the means
+of BAPO's: transformer.py. Here a small network learns 16 secret codes from binary rewards (codes.py). Every arm draws
+as many responses to the same prompts; staleness is the number of inner passes over each batch, one optimiser step a
+pass. 5 seeds.
 
     main        4 passes: [0.8, 1.2], clip-higher [0.8, 1.28], [0.8, 2.0], BAPO, BAPO as in the code
     validation  4 passes: [0.8, 1.5], [0.5, 1.2], [0.9, 3.0] (BAPO's ends without a search), BAPO by gradient, at 0.4
@@ -27,9 +29,14 @@ from ascent.training.loop import Loop, System
 from ascent.training.memory import Fresh
 from ascent.training.program import Collect, Phase
 
+from . import transformer
 from .codes import Sampler, exact, fresh_start, table
-from .pictures import draw
+from .pictures import draw, draw_transformer
+from .report import report
+from .transformer import one_text
 from .verdict import verdict
+
+__all__ = ["one", "one_text", "run"]
 
 STEPS, SEEDS, LAST, RATE, PASSES = 40, 5, 10, 5e-3, 4
 BAPO = {"positive_share": 0.5}
@@ -200,8 +207,10 @@ def measure() -> dict[str, Any]:
 
 def run(folder: Path) -> None:
     """Write result.json, the pictures and verdict.md."""
-    result = json.loads(json.dumps(measure()))
+    result = json.loads(json.dumps(measure() | {"transformer": transformer.measure()}))
     draw(result, folder)
-    del result["diagnosis"]["tokens"]  # thousands of points that only the picture needs
+    draw_transformer(result["transformer"], folder)
+    for found in (result, result["transformer"]):
+        del found["diagnosis"]["tokens"]  # thousands of points that only the picture needs
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / "verdict.md").write_text(verdict(result))
+    (folder / "verdict.md").write_text(verdict(result, report(result["transformer"])))

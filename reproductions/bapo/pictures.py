@@ -17,6 +17,7 @@ COLOUR = {
     "BAPO": "#d55e00",
     "BAPO (code)": "#cc79a7",
 }
+TRANSFORMER = {arm: COLOUR[arm] for arm in ("[0.8, 1.2]", "[0.8, 1.28]", "BAPO")} | {"fixed mean": "#333333"}
 
 
 def draw(result: dict[str, Any], folder: Path) -> None:
@@ -68,6 +69,47 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         {name: torch.tensor(column) for name, column in found["tokens"].items()},
         folder / "diagnosis.png",
         f"[0.8, 1.2] after {passes} passes over the fifth batch",
+    )
+
+
+def draw_transformer(found: dict[str, Any], folder: Path) -> None:
+    """transformer.png and transformer_diagnosis.png."""
+    names = ("reward", "entropy", "positive_share", "clip_fraction", "clip_bound_high", "clip_bound_low")
+    titles = (
+        "reward",
+        "entropy (nats a token)",
+        "positive share of the loss",
+        "share clipped",
+        "upper bound",
+        "lower bound",
+    )
+    levels = list(found["differences"])
+    figure = Figure(figsize=(19, 9), dpi=110, layout="constrained")
+    grid = figure.subplots(len(levels), len(names), sharex=True)
+    for row, level in zip(grid, levels, strict=True):
+        for axes, name, title in zip(row, names, titles, strict=True):
+            for arm in found["levels"][level]:
+                curves = torch.tensor(
+                    [r["curves"][name] for k, r in found["runs"].items() if k.startswith(f"{arm}, {level},")]
+                )
+                smooth = curves.unfold(1, 5, 1).mean(-1)
+                steps = torch.arange(5, curves.shape[1] + 1)
+                axes.plot(steps, smooth.mean(0), color=TRANSFORMER[arm], label=arm, linewidth=1.6)
+                axes.fill_between(steps, smooth.amin(0), smooth.amax(0), color=TRANSFORMER[arm], alpha=0.1, linewidth=0)
+            axes.set_title(f"{level}: {title}", fontsize=10)
+            plain(axes)
+    grid[0][0].legend(frameon=False, fontsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    figure.suptitle("A transformer on stale data: means over 5 steps, mean and range of the seeds")
+    figure.savefig(folder / "transformer.png")
+    diagnosis = found["diagnosis"]
+    staleness.draw(
+        diagnosis["buckets"],
+        {int(step): row for step, row in diagnosis["lengths"].items()},
+        {name: torch.tensor(column) for name, column in diagnosis["tokens"].items()},
+        folder / "transformer_diagnosis.png",
+        "a transformer, [0.8, 1.2] after 4 passes over the tenth batch",
     )
 
 

@@ -25,7 +25,8 @@ def not_below(*gaps: dict[str, float], least: float = -0.05) -> str:
     return YES if all(gap["low"] > least for gap in gaps) else NO
 
 
-def verdict(result: dict[str, Any]) -> str:
+def verdict(result: dict[str, Any], transformer: str) -> str:
+    """The exact world's verdict, with the section on the transformer before it."""
     gaps, arms, made, settings = result["differences"], result["arms"], result["made"], result["settings"]
     clip, higher, wide = (gaps[f"BAPO - {to}"] for to in ("[0.8, 1.2]", "[0.8, 1.28]", "[0.8, 2.0]"))
     entropy = above(clip["entropy"], higher["entropy"])
@@ -44,6 +45,7 @@ def verdict(result: dict[str, Any]) -> str:
         for e, found in by.items()
     ]
     return TEXT.format(
+        transformer=transformer,
         date=made["date"],
         machine=made["machine"],
         entropy=entropy,
@@ -88,6 +90,9 @@ Measured {date} on {machine}.
 Intervals are 95% bootstrap intervals of the mean over seeds; differences are paired by seed. Every run's numbers are in
 result.json; `ascent reproduce bapo` runs everything again.
 
+{transformer}
+## A small exact world
+
 | claim (rule fixed before the runs) | verdict |
 |---|---|
 | (a) At {passes} passes BAPO ends with more entropy than [0.8, 1.2] and clip-higher (intervals above 0) | {entropy} |
@@ -108,7 +113,7 @@ largest before clipping, "searched" the share of steps in which a bound left its
 good and bad responses move it. So the paper's rho_0 = 0.4 hardly ever starts the search here, and BAPO (0.4) is
 nearly the fixed clip [0.6, 1.2]. BAPO has rho_0 = 0.5, the value of the authors' README.
 
-## {passes} passes over each batch
+### {passes} passes over each batch
 
 | arm | mean reward | final reward | entropy | gradient norm | searched |
 |---|---|---|---|---|---|
@@ -122,7 +127,7 @@ nearly the fixed clip [0.6, 1.2]. BAPO has rho_0 = 0.5, the value of the authors
 
 ![Curves of the main arms](arms.png)
 
-## Staleness by passes
+### Staleness by passes
 
 | arm | passes | mean reward | final reward | entropy | searched |
 |---|---|---|---|---|---|
@@ -130,13 +135,11 @@ nearly the fixed clip [0.6, 1.2]. BAPO has rho_0 = 0.5, the value of the authors
 
 ![Scores by passes](staleness.png)
 
-## Diagnostics
+### Diagnostics
 
 ![Probability by ratio, lengths, tokens](diagnosis.png)
 
 ## Not run, and why
 
-Staleness by partial rollouts: built and tested (`segment_tokens`), not measured here. A transformer on a text task is
-`ascent train --method bapo --task arithmetic`; its sweep over arms and seeds was not run, for time. AIME24/25 with
-3B to 32B models: needs GPUs for days. The paper's numbers are not comparable with these.
+AIME24/25 with 3B to 32B models: needs GPUs for days. The paper's numbers are not comparable with these.
 """

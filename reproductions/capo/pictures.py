@@ -12,6 +12,7 @@ COLOURS = {
     "GRPO": "#24292f",
     "CAPO, Adam model": "#d55e00",
     "CAPO, SGD model": "#e69f00",
+    "CAPO, updates": "#cc79a7",
     "random rejection": "#0072b2",
     "conservative GRPO": "#009e73",
 }
@@ -22,8 +23,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(13.0, 3.9), dpi=150, facecolor="white", layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for name, colour in COLOURS.items():
-        runs = [result["runs"][f"{name}, seed {seed}"] for seed in range(result["settings"]["seeds"])]
-        if result["arms"][name]["rejected_so_far"]["mean"] > 0:
+        runs = [run for words, run in result["runs"].items() if words.startswith(f"{name}, seed")]
+        if result["arms"][name]["rejected_so_far"]["mean"] > 0 and name != "CAPO, updates":
             left.plot(np.mean([run["rejected"] for run in runs], 0), color=colour, label=name)
         middle.plot(np.median([run["m_F"] for run in runs], 0), color=colour, label=name)
         predicted = np.concatenate([run["m_F"][:-1] for run in runs])

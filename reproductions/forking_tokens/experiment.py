@@ -1,10 +1,12 @@
 """Forking tokens (arXiv 2506.01939), small: are the top 20% of tokens enough, and the other 80% not?
 
 A tiny transformer writes a synthetic language with real forks (choices.py): three choices among 18 tokens, the rest
-follows from them. One warm-up for all. Each arm takes its own best learning rate of three, chosen on other seeds; then
-every arm has the same seeds, prompts, responses and steps.
+follows from them. One warm-up for all. Each arm takes its own best learning rate of two, chosen on another seed; then
+every arm has the same seeds, prompts, responses and steps. Top and random 20% also run at the other rate, so that they
+are compared at equal rates too.
 
     arms      all tokens (DAPO), top 20%, bottom 80%, random 20%; top 20% divided by all tokens; top 10%, top 50%
+    equal     top and random 20% at both rates
     patterns  which tokens fork, what training leaves of the pattern, temperature at forks and elsewhere
 """
 
@@ -52,6 +54,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 TUNED = ("all tokens", "top 20%", "bottom 80%", "random 20%")
 """The arms with a grid of their own; the variants of top 20% take its rate."""
+EQUAL = ("top 20%", "random 20%")
+"""Arms that run at every rate."""
 FEW = ("top 20%, / all", "top 10%", "top 50%")
 """The ablations, on fewer seeds."""
 TASK = Choices()
@@ -62,7 +66,10 @@ def run(folder: Path) -> None:
     base()
     rates, grid = tuned()
     calls = [(name, seed, rates[name], STEPS) for seed in range(SEEDS) for name in ARMS if seed in seeds(name)]
-    found = dict(zip(((call[0], call[1]) for call in calls), spread("forking_tokens", "one", calls), strict=True))
+    calls += [(name, seed, rate, STEPS) for name in EQUAL for rate in RATES for seed in range(SEEDS)]
+    calls = list(dict.fromkeys(calls))
+    each = dict(zip((call[:3] for call in calls), spread("forking_tokens", "one", calls), strict=True))
+    found = {(name, seed): each[name, seed, rates[name]] for name in ARMS for seed in seeds(name)}
     result = {
         "settings": {
             **SETTINGS,
@@ -86,8 +93,14 @@ def run(folder: Path) -> None:
                 ("top 20%", "top 20%, / all"),
             )
         },
+        "equal": {f"{rate:g}": equal(rate, each) for rate in RATES},
         "patterns": patterns(folder, rates),
         "runs": {f"{name}, seed {seed}": numbers for (name, seed), numbers in found.items()},
+        "runs at the other rate": {
+            f"{name}, seed {seed}, rate {rate:g}": {key: numbers[key] for key in ("pass@1", "base", "mean_reward")}
+            for (name, seed, rate), numbers in each.items()
+            if rate != rates[name]
+        },
     }
     result = json.loads(json.dumps(result))
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -97,6 +110,19 @@ def run(folder: Path) -> None:
     ]
     plot(arms, folder / "arms.png", score="held-out pass@1", title="Which tokens carry the gradient", limits=(0, 1))
     (folder / "verdict.md").write_text(verdict(result))
+
+
+def equal(rate: float, each: dict[Any, Any]) -> dict[str, Any]:
+    """Top and random 20% at one rate: pass@1 of each, and the paired difference."""
+    score = {name: {seed: each[name, seed, rate]["pass@1"] for seed in range(SEEDS)} for name in EQUAL}
+    made: dict[str, Any] = {"arms": {}, "differences": {}}
+    for name in EQUAL:
+        bound = interval(list(score[name].values()), name, "pass@1", f"{rate:g}")
+        made["arms"][name] = {"mean": bound.estimate, "low": bound.low, "high": bound.high}
+    top, random = EQUAL
+    bound = paired_difference(score[random], score[top], top, random, f"{rate:g}")
+    made["differences"][f"{top} - {random}"] = {"mean": bound.estimate, "low": bound.low, "high": bound.high}
+    return made
 
 
 def seeds(name: str) -> range:

@@ -7,6 +7,7 @@ here, scores the student's tokens. Same student, prompts by seed, responses and 
                 coefficient, with both masks; distillation, then GRPO
     estimators  distillation alone with k1, k2, k3 as a loss
     teachers    a good one and a poor one: is distillation bounded by its teacher, and the joint loss not?
+    held out    the main arms with the embedded models, on problems that nobody has seen (held_out.py)
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ascent.systems.workers import provenance, spread
 from ascent.worlds.text.arithmetic import Arithmetic
 from ascent.worlds.text.score import TextScore
 
+from . import held_out
 from .verdict import verdict
 
 RUNS = Path("runs/reproduce-kdrl")
@@ -105,7 +107,9 @@ def run(folder: Path) -> None:
             for name in chosen
         ]
         plot(arms, folder / path, score="reward of the student's samples", title=title, limits=(0, 1))
-    (folder / "verdict.md").write_text(verdict(result))
+    unseen = held_out.measure()
+    (folder / "held_out.json").write_text(json.dumps(unseen, indent=1) + "\n")
+    (folder / "verdict.md").write_text(verdict(result) + "\n" + held_out.words(unseen))
 
 
 POOR = ("KD, poor teacher", "KDRL constant, poor teacher")

@@ -1,7 +1,8 @@
 """A small transformer with three old skills, and a new one to be taught by demonstrations of which a fifth is odd.
 
-Old: copying, sorting, addition of digits modulo 10. New: adding two numbers with written carries. In a fifth of the
-demonstrations of the new skill every semicolon is one of the letters x, y, z, which the model has hardly seen.
+Old: copying, sorting, addition of digits modulo 10. New: adding two numbers with written carries, of which the model
+has seen some, of all sizes, so that it is right now and then. The demonstrations to learn from never hold two numbers
+of 50 and more, and in a fifth of them every semicolon is one of the letters x, y, z, which the model has hardly seen.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from ascent.training.program import Phase
 from ascent.worlds.text.arithmetic import written as addition
 
 ALPHABET = "0123456789+=;csmxyz"
-OLD, HIDDEN, LAYERS, BASE_STEPS, BASE_RATE, ROWS = ("copy", "sort", "modular"), 64, 2, 700, 4e-3, 48
-ODD, LETTERS, LONGEST = 0.2, "xyz", 16
+OLD, HIDDEN, LAYERS, BASE_STEPS, BASE_RATE, ROWS = ("copy", "sort", "modular"), 64, 2, 560, 4e-3, 48
+ODD, LETTERS, LONGEST, SUMS, SHIFTED = 0.2, "xyz", 16, 4, 0.5
+"""SUMS: rows of the new skill in a batch of the first training; SHIFTED: the share of two large numbers among them."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ def new(rng: random.Random, shifted: bool = False, odd: float = 0.0) -> Problem:
 
 
 def problems(kind: str, count: int, *words: int | str) -> list[Problem]:
-    """`count` problems of a kind: an old skill, "target", "shifted" or "demonstrations"."""
+    """`count` problems of a kind: an old skill, "target", "shifted", "demonstrations" or "sums" of all sizes."""
     rng = random.Random(key("problems", kind, *words))
+    if kind == "sums":
+        return [new(rng, rng.random() < SHIFTED) for _ in range(count)]
     if kind in OLD:
         return [old(kind, rng) for _ in range(count)]
     return [new(rng, kind == "shifted", ODD if kind == "demonstrations" else 0.0) for _ in range(count)]
@@ -91,15 +95,15 @@ class Written(Fresh):
         kinds = OLD if self.kind == "base" else (self.kind,)
         share = self.rows // len(kinds)
         rows = [row for kind in kinds for row in problems(kind, share, self.seed, round_)]
-        if self.kind == "base":  # a few of the new kind, so that its letters are known but unlikely
-            rows += problems("demonstrations", 2, "base", round_)
+        if self.kind == "base":  # the odd letters are known but unlikely
+            rows += problems("sums", SUMS, "base", round_) + problems("demonstrations", 1, "base", round_)
         return decisions(rows, self.policy, self.seed, round_)
 
 
 @functools.cache
 def base() -> CausalPolicy:
     """The model with the old skills, made once and kept in the present folder's runs; copy it before training on."""
-    words = (ALPHABET, HIDDEN, LAYERS, BASE_STEPS, str(BASE_RATE), ROWS, str(ODD))
+    words = (ALPHABET, HIDDEN, LAYERS, BASE_STEPS, str(BASE_RATE), ROWS, str(ODD), SUMS, str(SHIFTED))
     folder = Path(f"runs/reproduce-otr/base-{key(*words) & 0xFFFFFF:06x}")
     if not folder.exists():
         aside = folder.with_name(f".writing-{folder.name}-{os.getpid()}")

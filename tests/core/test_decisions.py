@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch import Tensor
@@ -219,3 +221,10 @@ def test_finite_numbers_whose_sum_is_not_are_accepted() -> None:
         decisions.replace(reward=torch.tensor([[1.0, torch.nan, 0.0]]))
     with pytest.raises(ValueError, match=r"reward\[0, 0\] is inf where mask is True"):
         decisions.replace(reward=torch.tensor([[torch.inf, 2.0, -torch.inf]]))
+
+
+def test_a_missing_column_crosses_processes() -> None:
+    """A worker's error must arrive as it is, not as a pool that broke."""
+    error = MissingColumn("reference_log_prob", ["old_log_prob", "mask"], "method 'grpo'")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is MissingColumn and str(found) == str(error) and found.name == "reference_log_prob"

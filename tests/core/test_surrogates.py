@@ -155,7 +155,12 @@ def test_infinite_bounds_never_clip() -> None:
     evaluation = Evaluation(log_prob=log_prob)
     open_clip = ClippedRatio(math.inf, math.inf)
     torch.testing.assert_close(open_clip(evaluation, decisions), Ratio()(evaluation, decisions))
-    assert not open_clip.metrics(evaluation, decisions)["clip_fraction"].any()
+    assert "clip_fraction" in ClippedRatio(math.inf, 0.2).metrics(evaluation, decisions)
+    for unclipped in (open_clip, CISPO(None, None), CISPO(math.inf, None)):
+        told = unclipped.metrics(evaluation, decisions)
+        assert set(told) == {"approximate_kl", "ratio"}, (
+            "no clip has no clip fraction, which is not a clip fraction of 0"
+        )
 
 
 def test_bounds_from_prepared_columns() -> None:

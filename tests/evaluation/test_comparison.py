@@ -71,7 +71,8 @@ def test_csv_and_json_hold_every_number_and_no_nan(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
     assert document["rows"][0]["difference"] is None
     assert document["rows"][2]["iqm"] == rows[2].iqm
-    assert document["arms"][1]["seeds"][2] == {"seed": 2, "curve": [[0.0, 0.1], [10.0, 0.95]], "final": 0.95}
+    run = {"seed": 2, "curve": [[0.0, 0.1], [10.0, 0.95]], "final": 0.95, "measures": {}}
+    assert document["arms"][1]["seeds"][2] == run
 
 
 @pytest.mark.parametrize(

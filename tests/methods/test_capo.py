@@ -16,7 +16,9 @@ from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
 from ascent.core.plan import Adam, Linear
 from ascent.core.registry import method
-from ascent.methods.capo import TrustRegion, mirrored
+from ascent.core.term import Term
+from ascent.core.trust_region import LOGGED, WIDER, TrustRegion
+from ascent.methods.capo import mirrored
 
 TIGHT = {"objective_threshold": math.inf, "policy_threshold": 0.02, "learning_rate": 0.02}
 """Thresholds that reject some of the example's decisions."""
@@ -233,3 +235,158 @@ def test_refusals() -> None:
         method("capo", beta2=1.0)
     with pytest.raises(ValueError, match="top_k must be an integer >= 0"):
         method("capo", top_k=-1)
+    with pytest.raises(ValueError, match=r"objective_floor must be < objective_threshold=0\.01; got 0\.01"):
+        method("capo", objective_floor=0.01)
+    with pytest.raises(ValueError, match="objective_floor must be <"):
+        method("capo", objective_floor=math.nan)
+    with pytest.raises(ValueError, match="control must be False with level='global'"):
+        method("capo", level="global", control=True)
+    with pytest.raises(ValueError, match="level must be one of"):
+        method("capo", level="word")
+    with pytest.raises(ValueError, match="penalty must be one of"):
+        method("capo", penalty="both")
+
+
+def of_rows(built: Method, evaluation: Evaluation, decisions: Decisions, kept: Tensor, rate: float) -> list[Tensor]:
+    """m_H and m_F of each row's SGD step by loops, with the matrices: [rows] each, NaN where nothing is kept."""
+    found = [[], []]
+    for row in range(len(decisions)):
+        gradients, tokens = [], torch.nonzero(kept[row])[:, 0].tolist()
+        for t in tokens:
+            logits, hidden = evaluation.outputs.detach()[row, t], evaluation.features.detach()[row, t]
+            chance = logits.softmax(0)
+            u = -chance
+            u[decisions.action[row, t]] += 1.0
+            gradients.append((decisions.advantage[row, t], u, hidden, chance))
+        if not tokens:
+            for numbers in found:
+                numbers.append(torch.tensor(torch.nan, dtype=torch.float64))
+            continue
+        step = rate * sum(a * torch.outer(u, h) for a, u, h, _ in gradients) / len(gradients)
+        objective, policy = 0.0, 0.0
+        for a, u, h, chance in gradients:
+            v = step @ h
+            spread = (chance * v * v).sum() - (chance * v).sum() ** 2
+            objective += a * (u @ v) + 0.5 * a * ((u @ v) ** 2 - spread)
+            policy += 0.5 * (u @ v) ** 2
+        found[0].append(objective / len(tokens))
+        found[1].append(policy / len(tokens))
+    return [torch.stack(numbers) for numbers in found]
+
+
+SGD_OPEN = {"model": "sgd", "objective_threshold": math.inf, "learning_rate": 0.05}
+
+
+def test_responses_are_judged_by_their_own_mean_step() -> None:
+    evaluation, decisions = sample(method("capo", **SGD_OPEN, policy_threshold=math.inf))
+    _, policy = of_rows(method("capo"), evaluation, decisions, decisions.mask, 0.05)
+    limit = float(policy.nanmedian()) * 1.0001
+    built = method("capo", **SGD_OPEN, policy_threshold=limit, level="sentence", diagnostics=True)
+    kept = accepted(built, evaluation, decisions)
+    assert torch.equal(kept, decisions.mask & (policy < limit)[:, None])
+    assert bool(kept.any()) and bool((decisions.mask & ~kept).any())
+    numbers = built.prepare(decisions, evaluation).extras["curvature_logged"][0, len(LOGGED) :]
+    there = ~policy.isnan()
+    assert float(numbers[WIDER.index("sentence_policy")]) == pytest.approx(float(policy[there].mean()))
+    assert float(numbers[WIDER.index("sentence_policy_max")]) == pytest.approx(float(policy[there].max()))
+    below = policy[there & (policy < limit)].mean()
+    assert float(numbers[WIDER.index("sentence_policy_accepted")]) == pytest.approx(float(below))
+    # As many responses at random, but others.
+    other = accepted(built.replace(losses=controlled(built)), evaluation, decisions)
+    assert int(other.any(1).sum()) == int(kept.any(1).sum()) and not torch.equal(other, kept)
+    assert torch.equal(other, decisions.mask & other.any(1, keepdim=True))
+
+
+def controlled(built: Method) -> dict[str, Term]:
+    policy = built.losses["policy"]
+    return {"policy": dataclasses.replace(policy, keep=dataclasses.replace(policy.keep, control=True))}
+
+
+def test_the_update_is_judged_as_one() -> None:
+    evaluation, decisions = sample(method("capo", **SGD_OPEN, policy_threshold=math.inf))
+    mask = decisions.mask
+    wide = method("capo", **SGD_OPEN, policy_threshold=math.inf, level="global", diagnostics=True)
+    numbers = wide.prepare(decisions, evaluation).extras["curvature_logged"][0, len(LOGGED) :]
+    shift = float(numbers[WIDER.index("global_policy")])
+    for limit, expected in ((shift * 0.999, torch.zeros_like(mask)), (shift * 1.001, mask)):
+        built = method("capo", **SGD_OPEN, policy_threshold=limit, level="global")
+        assert torch.equal(accepted(built, evaluation, decisions), expected)
+
+
+def test_a_response_of_one_token_is_judged_as_the_token() -> None:
+    evaluation, decisions = sample(method("capo"))
+    single = decisions.replace(mask=decisions.mask & (decisions.mask.cumsum(1) == 1))
+    for model in ("adam", "sgd"):
+        free = method("capo", **OPEN, model=model, learning_rate=0.05).prepare(single, evaluation)
+        tight = {**TIGHT, "policy_threshold": float(free.extras["curvature_policy"][single.mask].median())}
+        built = (
+            method("capo", **{**tight, "learning_rate": 0.05}, model=model, level=x) for x in ("token", "sentence")
+        )
+        token, sentence = (accepted(each, evaluation, single) for each in built)
+        assert torch.equal(token, sentence) and bool(token.any()) and bool((single.mask & ~token).any())
+
+
+def test_in_turn_each_level_judges_what_is_left() -> None:
+    free = method("capo", **SGD_OPEN, policy_threshold=math.inf)
+    evaluation, decisions = sample(free)
+    limit = float(free.prepare(decisions, evaluation).extras["curvature_policy"][decisions.mask].quantile(0.9))
+    built = method("capo", **SGD_OPEN, policy_threshold=limit, level="sequential")
+    token = accepted(method("capo", **SGD_OPEN, policy_threshold=limit), evaluation, decisions)
+    _, policy = of_rows(built, evaluation, decisions, token, 0.05)
+    wanted = token & (policy < limit)[:, None]
+    left = decisions.replace(mask=wanted)
+    whole = method("capo", **SGD_OPEN, policy_threshold=math.inf, level="global", diagnostics=True)
+    numbers = whole.prepare(left, evaluation).extras["curvature_logged"][0, len(LOGGED) :]
+    if not float(numbers[WIDER.index("global_policy")]) < limit:
+        wanted = wanted & False
+    assert torch.equal(accepted(built, evaluation, decisions), wanted)
+    assert bool(wanted.any()) and not torch.equal(wanted, decisions.mask)
+
+
+def test_a_lower_bound_of_its_own() -> None:
+    free = method("capo", **OPEN, learning_rate=0.05)
+    evaluation, decisions = sample(free)
+    objective = free.prepare(decisions, evaluation).extras["curvature_objective"]
+    middle = float(objective[decisions.mask].median())
+    built = method("capo", **OPEN, learning_rate=0.05, objective_floor=middle)
+    assert torch.equal(accepted(built, evaluation, decisions), decisions.mask & (objective > middle))
+
+
+@pytest.mark.parametrize("of", ["objective", "policy"])
+def test_the_soft_penalty_is_the_predicted_shift_and_has_its_slope(of: str) -> None:
+    """Value: the mean shift; slope: central differences through the logits, with the step U h held."""
+    plain = method("capo", **OPEN, learning_rate=0.05, base="dr_grpo")
+    built = method("capo", **OPEN, learning_rate=0.05, base="dr_grpo", penalty=of, penalty_coefficient=3.0)
+    evaluation, decisions = sample(built)
+    prepared = built.prepare(decisions, evaluation)
+
+    def penalty(outputs: Tensor) -> Tensor:
+        now = Evaluation(log_prob=evaluation.log_prob, outputs=outputs, features=evaluation.features)
+        return built.loss(now, prepared)[1]["loss/penalty"]
+
+    shift = torch.where(decisions.mask, prepared.extras[f"curvature_{of}"], 0.0).sum(1)
+    horizon = decisions.mask.sum(1).max()
+    assert float(penalty(evaluation.outputs)) == pytest.approx(3.0 * float((shift / horizon).mean()), rel=1e-9)
+    outputs = evaluation.outputs.detach().clone().requires_grad_()
+    now = Evaluation(log_prob=evaluation.log_prob.detach(), outputs=outputs, features=evaluation.features.detach())
+    built.loss(now, prepared)[0].backward()
+    row, column = torch.nonzero(decisions.mask)[3].tolist()
+    for action in range(2):
+        nudge = torch.zeros_like(outputs)
+        nudge[row, column, action] = 1e-5
+        slope = (penalty(outputs.detach() + nudge) - penalty(outputs.detach() - nudge)) / 2e-5
+        assert float(outputs.grad[row, column, action]) == pytest.approx(float(slope), rel=1e-5, abs=1e-10)
+    assert bool(outputs.grad[decisions.mask].any()) and "loss/penalty" not in plain.loss(evaluation, decisions)[1]
+
+
+def test_refused_tokens_are_counted_by_action() -> None:
+    built = method("capo", **TIGHT)
+    evaluation, decisions = sample(built)
+    state = stepped(built, evaluation, decisions, stepped(built, evaluation, decisions, built.start()))
+    first = decisions.mask & ~accepted(built, evaluation, decisions)
+    again = stepped(built, evaluation, decisions, built.start())
+    second = decisions.mask & ~built.prepare(decisions, evaluation, again).extras["curvature_accepted"]
+    actions = torch.cat([decisions.action[first], decisions.action[second]])
+    wanted = torch.bincount(actions, minlength=evaluation.outputs.shape[-1])
+    assert torch.equal(state.parts[PATH]["refused_by_action"], wanted) and int(wanted.sum()) > 0
+    assert int(state.parts[PATH]["refused"]) == int(wanted.sum())

@@ -47,6 +47,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"base": "dr_grpo", "model": "sgd", "fisher": "expected", "policy_threshold": 1e-9},
         {"base": "reinforce", "symmetric": False, "top_k": 2, "variant": "reference"},
         {"control": True, "objective_threshold": 1e-4},
+        {"level": "sequential", "diagnostics": True, "objective_floor": -0.05},
+        {"level": "sentence", "control": True, "penalty": "policy"},
     ],
     "kdrl": [
         {"objective": "kd", "estimator": "k3", "ratio_limit": 5.0},
@@ -60,6 +62,10 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "v1", "kl_at": "current"},
         {"variant": "token", "reward_scale": "difference"},
         {"average": "token"},
+    ],
+    "stabilizing_rl": [
+        {"variant": "engines", "truncation": 1.1, "replay": "R3"},
+        {"engine_correction": False, "length_norm": True, "clip_low": None},
     ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],

@@ -29,7 +29,7 @@ BASELINES = [
     "td3",
     "ddpg",
 ]
-TOKENS = ("forking_tokens", "kdrl", "capo")
+TOKENS = ("forking_tokens", "kdrl", "capo", "stabilizing_rl")
 PARAMETERS = [
     (slug, item)
     for slug in (*BASELINES, "entropy_mechanism", "copg", "props", "bapo", "otr", "p3o", *TOKENS)

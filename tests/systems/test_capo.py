@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from ascent.systems.config import BadConfig, ControlConfig, LanguageConfig
 from ascent.training.learn import Learn
 from ascent.training.processes import Processes
 from ascent.worlds.text.arithmetic import Arithmetic
+
+TOKENS = {*Arithmetic().alphabet, "<eos>", "<pad>", "<bos>", "<unk>"}
 
 
 @pytest.fixture
@@ -41,6 +44,10 @@ def test_it_trains_in_parts_as_in_one(model: str, tmp_path: Path) -> None:
         )
         runs.append([line for line in result.metrics if "rejected" in line])
     assert len(runs[0]) == 2 and any(line["rejected"] > 0 for line in runs[0])
+    listed = [json.loads((tmp_path / name / "rejected_tokens.json").read_text()) for name in ("whole", "parts")]
+    assert listed[0] and listed[0] == listed[1]
+    counts = [line["rejected"] for line in listed[0]]
+    assert counts == sorted(counts, reverse=True) and {line["token"] for line in listed[0]} <= TOKENS
     for whole, parts in zip(*runs, strict=True):
         for name in ("rejected", "rejected_so_far", "curvature_policy", "loss", "gradient_norm"):
             assert parts[name] == pytest.approx(whole[name], rel=1e-6), name

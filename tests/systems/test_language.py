@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ascent.core.centre import Centre
+from ascent.sampling.text import Distribution, generated
 from ascent.systems import language as assembly
 from ascent.systems.config import BadConfig, LanguageConfig
 from ascent.systems.language import HeldOut, build, planned
@@ -62,6 +63,23 @@ def test_the_learning_stage_takes_the_sampler_at_its_word_only_where_it_is_exact
         assert built.system.program[0].stages[1].exact_behaviour is exact, more
 
 
+def test_the_held_out_entropy_is_that_of_every_distribution_a_token_was_drawn_from(model: Path, tmp_path: Path) -> None:
+    config = language(model, tmp_path / "run", evaluate_every=1, held_out=3, samples=2, temperature=0.7)
+    config.folder.mkdir()
+    evaluate = build(config, config.composed(), Processes()).system.evaluate
+    assert isinstance(evaluate, HeldOut)
+    policy, found = evaluate.policy, []
+    drawn = Distribution(temperature=0.7)
+    for ids, answers in generated(policy, [item.prompt for item in evaluate.examples], 2, evaluate.budget, drawn, 0):
+        for row in range(len(answers.mask)):
+            length = int(answers.mask[row].sum())
+            whole = torch.tensor([[*ids[row // 2], *answers.action[row, :length].tolist()]])
+            with torch.no_grad():
+                logits = policy.model(input_ids=whole).logits[0, -length - 1 : -1] / 0.7
+            found += torch.distributions.Categorical(logits=logits).entropy().tolist()
+    assert evaluate(0)["entropy"] == pytest.approx(sum(found) / len(found), abs=1e-10)
+
+
 def test_held_out_scores_are_means_over_samples_and_do_not_move(model: Path, tmp_path: Path) -> None:
     config = language(model, tmp_path / "run", evaluate_every=1, held_out=6, samples=3)
     config.folder.mkdir()
@@ -72,7 +90,7 @@ def test_held_out_scores_are_means_over_samples_and_do_not_move(model: Path, tmp
     first = evaluate(0)
     assert evaluate(0) == first
     assert torch.equal(torch.random.get_rng_state(), draw), "no global draw"
-    assert set(first) == {"reward", "pass@1", "pass@3"}
+    assert set(first) == {"reward", "pass@1", "pass@3", "entropy"}
     assert 0 <= first["pass@1"] <= first["pass@3"] <= 1
     lines = [json.loads(line) for line in (config.folder / "completions.jsonl").read_text().splitlines()]
     assert len(lines) == assembly.SHOWN, "an evaluation that comes again replaces its lines"

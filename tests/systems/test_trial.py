@@ -8,6 +8,7 @@ import torch
 
 import ascent
 from ascent.policies.embedded import embedded
+from ascent.sampling.partial import PartialSampler
 from ascent.systems.trial import trial
 from ascent.worlds.text.arithmetic import Arithmetic
 
@@ -45,3 +46,20 @@ def test_a_teacher_answers() -> None:
     losses = record.curve("loss")
     assert losses[-1] < losses[0] - 0.05
     assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), before.parameters(), strict=True))
+
+
+def test_partial_rollouts_hold_tokens_of_several_policies() -> None:
+    learning, seen = policy(), []
+
+    def respond(answering):
+        return PartialSampler(answering, TASK, 2, 2, TASK.max_new_tokens, segment_tokens=3, in_flight=4, seed=0)
+
+    def watch(rows):
+        seen.append(rows.policy_version[rows.mask])
+        return {"oldest": float(seen[-1].min())}
+
+    method = ascent.method("bapo", learning_rate=1e-2, passes=1, minibatches=1, dynamic_sampling=False)
+    record = trial(TASK, learning, method, steps=8, prompts=2, group_size=2, seed=0, respond=respond, watch=watch)
+    assert len(record.curve("oldest")) == 8
+    assert all(bool((versions <= step).all()) for step, versions in enumerate(seen))
+    assert any(len(versions.unique()) > 1 for versions in seen)

@@ -33,7 +33,7 @@ def test_a_line_a_step_and_one_an_evaluation(tmp_path: Path) -> None:
     assert [(line["step"], line["updates"], line["consumed"]) for line in lines] == [(1, 2, 8)] * 2 + [(2, 4, 16)] * 2
     assert lines[2]["reward"] == 0.2
     assert lines[3]["held_out/pass@1"] == 0.5
-    assert all(line["seconds"] >= 0 for line in lines)
+    assert all(line["seconds"] >= 0 and line["processor_seconds"] >= 0 for line in lines)
 
 
 def test_lines_are_there_before_the_file_is_closed(tmp_path: Path) -> None:
@@ -45,11 +45,23 @@ def test_lines_are_there_before_the_file_is_closed(tmp_path: Path) -> None:
 
 def test_a_resumed_run_writes_later_steps_again(tmp_path: Path) -> None:
     recorded(tmp_path, range(1, 5))
-    seconds = read(tmp_path / METRICS)[3]["seconds"]
+    path = tmp_path / METRICS
+    earlier = [{**line, "seconds": 50.0, "processor_seconds": 40.0} for line in read(path)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in earlier))
     recorded(tmp_path, range(3, 6), since=2)
     lines = read(tmp_path / METRICS)
     assert [line["step"] for line in lines] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert all(line["seconds"] >= seconds for line in lines[4:]), "time goes on, it does not start anew"
+    for clock, before in (("seconds", 50.0), ("processor_seconds", 40.0)):
+        assert all(line[clock] >= before for line in lines[4:]), f"{clock} go on, they do not start anew"
+
+
+def test_processor_seconds_are_of_this_run_and_not_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 101.5, 103.0])
+    monkeypatch.setattr("time.process_time", lambda: next(clock))
+    recorded(tmp_path, range(1, 2))
+    assert [line["processor_seconds"] for line in read(tmp_path / METRICS)] == [1.5, 3.0]
 
 
 def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
