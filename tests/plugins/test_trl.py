@@ -1,0 +1,149 @@
+"""Inside TRL every supported method makes the update that our own trainer makes of the same recorded batch."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("trl", reason="TRL is not installed here; `make test-plugins` runs this in an environment of its own")
+
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig
+
+import ascent
+from ascent.core.method import Method
+from ascent.core.registry import cards
+from ascent.plugins.support import support
+from ascent.plugins.trl import ROW, AscentTrainer, plan
+from tests.plugins.trl_runs import BUDGET, Own, Recorded, scores, stored, tiny, tokenizer, weights_of
+
+warnings.filterwarnings("ignore", message=".*rollout_func.*")
+
+METHODS = [card.slug for card in cards() if support(card.slug)["trl"].supported]
+REFUSED = [card.slug for card in cards() if not support(card.slug)["trl"].supported]
+PLANS: dict[str, dict[str, int]] = {
+    "accumulated, two passes": {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "steps_per_generation": 4,
+        "num_iterations": 2,
+    },
+    "one piece": {"per_device_train_batch_size": 16},
+    "two generations an update": {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "steps_per_generation": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stored(tmp_path_factory.mktemp("tiny"))
+
+
+def prompts(count: int = 16) -> Dataset:
+    return Dataset.from_dict({"prompt": [f"{n}+{n * 3 % 10}=" if n % 3 else f"{n * 11}=" for n in range(count)]})
+
+
+def config(folder: Path, **changes: Any) -> GRPOConfig:
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "num_generations": 4,
+        "max_completion_length": BUDGET,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "max_steps": 4,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+    }
+    return GRPOConfig(**{**settings, **changes})
+
+
+class Watched(AscentTrainer):
+    """Notes which rows each update is made of."""
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self.seen = [*self.__dict__.get("seen", []), inputs[ROW]]
+        return super()._compute_loss(model, inputs)
+
+
+class Compare(TrainerCallback):
+    """Before each optimiser step: the gradient here, and that of our own trainer."""
+
+    def __init__(self, own: Own, steps: int) -> None:
+        self.own, self.steps, self.apart, self.sizes, self.losses = own, steps, list[float](), list[float](), list[float]()
+        self.trainer: Any = None
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        model, ids = self.trainer.model, torch.cat(self.trainer.seen)
+        self.trainer.seen = []
+        found, loss = self.own.gradient(ids, weights_of(model), state.global_step, self.steps)
+        gaps = [float((x.grad - found[name]).abs().max()) for name, x in model.named_parameters() if name in found]
+        self.apart.append(max(gaps))
+        self.sizes.append(max(float(gradient.abs().max()) for gradient in found.values()))
+        self.losses.append(loss)
+
+
+def follow(trainer: Any, recorded: Recorded, compare: Compare) -> None:
+    """Our side collects whenever TRL does."""
+    inner = trainer._generate_and_score_completions
+
+    def both(inputs: Any) -> dict[str, Any]:
+        found = inner(inputs)
+        compare.own.collect(
+            recorded.generations[-1], trainer._fresh.key, weights_of(trainer.model), trainer.state.global_step, compare.steps
+        )
+        return found
+
+    trainer._generate_and_score_completions = both
+    compare.trainer = trainer
+
+
+def compared(model: Path, folder: Path, method: Method, args: Mapping[str, Any], recorded: Recorded) -> Compare:
+    settings = config(folder, **args)
+    asked = "teacher_log_prob" in method.needs
+    teacher = tiny(5)
+    trainer = Watched(
+        model=str(model),
+        reward_funcs=scores,
+        args=settings,
+        train_dataset=prompts(),
+        processing_class=tokenizer(),
+        rollout_func=recorded,
+        method=method,
+        scorers={"teacher_log_prob": teacher} if asked else None,
+    )
+    own = Own(trainer.method, weights_of(trainer.model), weights_of(teacher) if asked else None, 4)
+    compare = Compare(own, settings.max_steps)
+    trainer.add_callback(compare)
+    follow(trainer, recorded, compare)
+    trainer.train()
+    trained = weights_of(trainer.model)
+    assert any(bool((trained[name] != tensor).any()) for name, tensor in own.reference.items())
+    logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert logged == pytest.approx(compare.losses, abs=1e-4)
+    return compare
+
+
+@pytest.mark.parametrize("settings", PLANS.values(), ids=PLANS.keys())
+@pytest.mark.parametrize("slug", METHODS)
+def test_the_update_is_our_own(slug: str, settings: Mapping[str, int], model: Path, tmp_path: Path) -> None:
+    compare = compared(model, tmp_path, ascent.method(slug), settings, Recorded())
+    assert len(compare.apart) == 4
+    assert max(compare.apart) < 1e-6, compare.apart
+    assert max(compare.sizes) > 1e-3
