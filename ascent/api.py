@@ -48,6 +48,7 @@ def compare(
     seeds: int = 3,
     folder: str | Path | None = None,
     jobs: int | None = None,
+    ray: str | None = None,
     **options: Any,
 ) -> Comparison:
     """Train several arms on equal budgets; a table, a picture, CSV and JSON.
@@ -57,12 +58,13 @@ def compare(
         seeds: runs per arm.
         folder: of the results.
         jobs: worker processes.
+        ray: "local" or a cluster's address runs them on Ray (extra `ray`).
         options: of `train`, for every arm.
     """
     from ascent.systems.compare import compare as run
 
     base = _config(methods[0].partition(":")[0], options)
-    return run(methods, base, seeds, None if folder is None else Path(folder), jobs)
+    return run(methods, base, seeds, None if folder is None else Path(folder), jobs, ray)
 
 
 def _config(slug: str, options: dict[str, Any]) -> Config:

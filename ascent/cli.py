@@ -130,11 +130,13 @@ def _compare(words: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="runs per arm")
     parser.add_argument("--output", type=Path, help="folder of the results, runs/compare-<world>")
     parser.add_argument("--jobs", type=int, help="worker processes, as many as there are cores")
+    parser.add_argument("--ray", nargs="?", const="local", help="run on Ray: here, or on the cluster at this address")
+    own = ("seeds", "output", "jobs", "ray", "help")
     flag = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    known = parser.parse_known_args([*words[:flag], *_only(words[flag:], ("seeds", "output", "jobs", "help"), True)])[0]
-    rest = _only(words[flag:], ("seeds", "output", "jobs", "help"), False)
+    known = parser.parse_known_args([*words[:flag], *_only(words[flag:], own, True)])[0]
+    rest = _only(words[flag:], own, False)
     base = parse(["--method", known.arms[0].partition(":")[0], *rest], "ascent compare")
-    compare(known.arms, base, known.seeds, known.output, known.jobs)
+    compare(known.arms, base, known.seeds, known.output, known.jobs, known.ray)
     return 0
 
 

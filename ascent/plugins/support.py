@@ -70,14 +70,15 @@ VERL = Engine(
     groups=False,
     state=False,
 )
-ENGINES: Mapping[str, Engine] = {"trl": TRL, "verl": VERL}
 
 
 def support(slug: str) -> dict[str, Support]:
     """What runs where, by `NAMES`, for the method's default parameters."""
+    from ascent.plugins import verl_feed  # which takes a method apart and asks `obstacles` of the rest
+
     entry = card(slug)
     method = entry.build()
-    return {"native": native(entry, method), **{name: fits(method, engine) for name, engine in ENGINES.items()}}
+    return {"native": native(entry, method), "trl": fits(method, TRL), "verl": verl_feed.support(method)}
 
 
 def fits(method: Method, engine: Engine) -> Support:

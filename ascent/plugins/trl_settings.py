@@ -1,4 +1,4 @@
-"""What must hold before `AscentTrainer` starts: TRL's version, the method's needs, the arguments. TRL is not imported."""
+"""What must hold before `AscentTrainer` starts: the version of TRL, the method's needs, the arguments."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.progress import Progress
 from ascent.evaluation.arms import Arm, Seed
 from ascent.evaluation.plot import plot
 from ascent.evaluation.table import Row, compare_table, screen, write_csv, write_json
+from ascent.plugins.ray import on_ray
 from ascent.systems import config as configuration
 from ascent.systems.assembly import refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig
@@ -42,7 +44,12 @@ def arm_config(base: Config, arm: str) -> Config:
 
 
 def compare(
-    arms: Sequence[str], base: Config, seeds: int = 3, folder: Path | None = None, jobs: int | None = None
+    arms: Sequence[str],
+    base: Config,
+    seeds: int = 3,
+    folder: Path | None = None,
+    jobs: int | None = None,
+    ray: str | None = None,
 ) -> Comparison:
     """Train every arm with every seed and compare the held-out score at the largest budget that all reached.
 
@@ -54,6 +61,7 @@ def compare(
         seeds: runs per arm, >= 1.
         folder: of the results; runs/compare-<world> when not given.
         jobs: worker processes; as many as there are cores when not given, one torch thread each.
+        ray: run them on Ray instead: "local", or a cluster's address; the table is the same.
 
     Raises:
         BadConfig: an arm is unknown, twice there, or not to be built; before anything runs.
@@ -79,7 +87,7 @@ def compare(
             runs[arm, seed] = config
     console = Console()
     _warm_up(next(iter(runs.values())))
-    results = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console)
+    results = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console, ray)
     found = [
         Arm(arm, [_seed(results[arm, seed], seed) for seed in range(base.seed, base.seed + seeds)]) for arm in arms
     ]
@@ -107,22 +115,35 @@ def _warm_up(config: Config) -> None:
         warmed_up(task, config.warm_up_steps, 0, config.temperature, False, Console(), Processes())
 
 
-def _run_all(runs: dict[tuple[str, int], Config], jobs: int, console: Console) -> dict[tuple[str, int], Result]:
+def _run_all(
+    runs: dict[tuple[str, int], Config], jobs: int, console: Console, ray: str | None
+) -> dict[tuple[str, int], Result]:
     """Every run in worker processes; seeds of all arms side by side, so that machine noise is shared."""
     order = sorted(runs, key=lambda run: run[1])
+    calls = [runs[run].to_json() for run in order]
     results: dict[tuple[str, int], Result] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context) as pool, Progress(console=console) as bar:
+    with contextlib.ExitStack() as stack:
+        finished = in_processes(calls, jobs) if ray is None else on_ray(run_or_resume, calls, jobs, ray)
+        stack.enter_context(contextlib.closing(finished))
+        bar = stack.enter_context(Progress(console=console))
         task = bar.add_task("runs", total=len(runs))
-        futures = {pool.submit(run_or_resume, runs[run].to_json()): run for run in order}
+        for place, result in finished:
+            results[order[place]] = result
+            bar.advance(task)
+    return results
+
+
+def in_processes(calls: Sequence[dict[str, object]], jobs: int) -> Generator[tuple[int, Result]]:
+    """(place, result) of each run as it is finished, in worker processes of this machine."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(calls)), mp_context=context) as pool:
+        futures = {pool.submit(run_or_resume, call): place for place, call in enumerate(calls)}
         try:
             for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                bar.advance(task)
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results
 
 
 def run_or_resume(values: dict[str, object]) -> Result:
@@ -161,4 +182,3 @@ def at_common_budget(arms: Sequence[Arm]) -> list[Arm]:
         return Seed(run.seed, [*(point for point in run.curve if point[0] < limit), (limit, final)], final)
 
     return [Arm(arm.name, [cut(run) for run in arm.seeds]) for arm in arms]
-
