@@ -160,20 +160,17 @@ def test_metrics_are_floats_with_the_same_names_in_every_micro_batch() -> None:
 
 def test_an_empty_micro_batch_gives_nothing() -> None:
     """verl fills batches up with rows without decisions."""
-    evaluation, decisions = recorded(method_of("gspo", {}))
-    config, actor = configured("gspo", {})
-    advantage = advantages(config, decisions)
-    info = {"dp_size": 1, "batch_num_tokens": int(decisions.mask.sum()), "global_batch_size": ROWS}
-    _, data = micro_batch(evaluation, decisions, advantage, [0, 1], **info)
-    data["response_mask"] = torch.nested.nested_tensor_from_jagged(
-        torch.zeros_like(data["response_mask"].values()), data["response_mask"].offsets()
-    )
     from verl.workers.utils.losses import ppo_loss
 
-    output, _ = micro_batch(evaluation, decisions, advantage, [0, 1], **info)
+    evaluation, decisions = recorded(method_of("gspo", {}))
+    config, actor = configured("gspo", {})
+    info = {"dp_size": 1, "batch_num_tokens": int(decisions.mask.sum()), "global_batch_size": ROWS}
+    output, data = micro_batch(evaluation, decisions, advantages(config, decisions), [0, 1], **info)
+    nothing = [torch.zeros_like(row) for row in data["response_mask"].unbind()]
+    data["response_mask"] = torch.nested.as_nested_tensor(nothing, layout=torch.jagged)
     loss, _ = ppo_loss(config=actor, model_output={"log_probs": output["log_probs"]}, data=data)
-    loss.backward()
-    assert float(loss) == 0.0 and float(evaluation.log_prob.grad.abs().max()) == 0.0
+    (gradient,) = torch.autograd.grad(loss, evaluation.log_prob)
+    assert float(loss) == 0.0 and float(gradient.abs().max()) == 0.0
 
 
 def test_padding_rows_and_the_width_do_not_change_the_advantages() -> None:
