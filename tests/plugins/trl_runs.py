@@ -92,8 +92,10 @@ class Recorded:
 
 def padded(rows: Sequence[Sequence[float]], fill: float, left: bool = False) -> Tensor:
     width = max(len(row) for row in rows)
-    full = [[fill] * (width - len(row)) + list(row) if left else list(row) + [fill] * (width - len(row)) for row in rows]
-    return torch.tensor(full)
+    filler = [[fill] * (width - len(row)) for row in rows]
+    return torch.tensor(
+        [more + list(row) if left else list(row) + more for row, more in zip(rows, filler, strict=True)]
+    )
 
 
 def policy_of(weights: Mapping[str, Tensor]) -> CausalPolicy:
@@ -179,4 +181,4 @@ class Own:
         loss, metrics = self.method.loss(now, update, state)
         loss.backward()
         self.state = self.method.after(update, metrics, state)
-        return {name: x.grad for name, x in policy.model.named_parameters() if x.grad is not None}, float(loss)
+        return {name: x.grad for name, x in policy.model.named_parameters() if x.grad is not None}, float(loss.detach())
