@@ -13,16 +13,14 @@ from torch import Tensor
 
 pytest.importorskip("trl", reason="TRL is not installed here; `make test-plugins` runs this where it is")
 
-from datasets import Dataset
 from transformers import TrainerCallback
-from trl import GRPOConfig
 
 import ascent
 from ascent.core.method import Method
 from ascent.core.registry import cards
 from ascent.plugins.support import support
-from ascent.plugins.trl import ROW, AscentTrainer, plan
-from tests.plugins.trl_runs import BUDGET, Own, Recorded, scores, stored, tiny, tokenizer, weights_of
+from ascent.plugins.trl import ROW, AscentTrainer
+from tests.plugins.trl_runs import Own, Recorded, config, prompts, scores, stored, tiny, tokenizer, weights_of
 
 warnings.filterwarnings("ignore", message=".*rollout_func.*")
 
@@ -47,30 +45,6 @@ PLANS: dict[str, dict[str, int]] = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stored(tmp_path_factory.mktemp("tiny"))
-
-
-def prompts(count: int = 16) -> Dataset:
-    return Dataset.from_dict({"prompt": [f"{n}+{n * 3 % 10}=" if n % 3 else f"{n * 11}=" for n in range(count)]})
-
-
-def config(folder: Path, **changes: Any) -> GRPOConfig:
-    settings: dict[str, Any] = {
-        "output_dir": str(folder),
-        "num_generations": 4,
-        "max_completion_length": BUDGET,
-        "learning_rate": 1e-2,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "max_steps": 4,
-        "report_to": "none",
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-    }
-    return GRPOConfig(**{**settings, **changes})
 
 
 class Watched(AscentTrainer):

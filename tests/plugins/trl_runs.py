@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from ascent.core.decisions import Decisions, concatenate
 from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
+from ascent.core.random import generator
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import character_tokenizer
 from ascent.policies.with_logits import WithLogits
@@ -69,11 +71,12 @@ class Recorded:
     generations: list[dict[str, list[Any]]] = field(default_factory=list)
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, list[Any]]:
-        place = len(self.generations)
-        draw = torch.Generator().manual_seed(17 + 1000 * place + trainer.accelerator.process_index)
-        names = trainer.processing_class
+        names, copies = trainer.processing_class, Counter[str]()
         answers, masks, odds = [], [], []
-        for _ in prompts:
+        for prompt in prompts:
+            # By the prompt and the number of its copy, so that it does not matter which process asks.
+            draw = generator(prompt, copies[prompt], trainer._generations)
+            copies[prompt] += 1
             length = int(torch.randint(1, BUDGET + 1, (), generator=draw))
             ids = torch.randint(4, len(names), (length,), generator=draw).tolist()
             if length < BUDGET:
@@ -182,3 +185,31 @@ class Own:
         loss.backward()
         self.state = self.method.after(update, metrics, state)
         return {name: x.grad for name, x in policy.model.named_parameters() if x.grad is not None}, float(loss.detach())
+
+
+def prompts(count: int = 16) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict({"prompt": [f"{n}+{n * 3 % 10}=" if n % 3 else f"{n * 11}=" for n in range(count)]})
+
+
+def config(folder: Path, **changes: Any) -> Any:
+    from trl import GRPOConfig
+
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "num_generations": 4,
+        "max_completion_length": BUDGET,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "max_steps": 4,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+    }
+    return GRPOConfig(**{**settings, **changes})
