@@ -24,7 +24,7 @@ from ascent.core.decisions import Table
 from ascent.core.divergences import Divergence, Entropy
 from ascent.core.method import CREDITED, Credit, Method
 from ascent.core.part import Part, walk
-from ascent.core.registry import card
+from ascent.core.registry import card, cards
 from ascent.core.registry import method as build
 from ascent.core.shaping import Penalised
 from ascent.core.surrogates import ImportanceWeighted
@@ -150,7 +150,9 @@ def read(method: Method) -> Reading:
     reduced = method.replace(losses=own or method.losses, advantage=unpenalised, accept=None)
     credit = reduced.replace(normalise=None)
     actor = reduced.replace(advantage=None, value_target=None, reject=None)
-    found = [*obstacles(reduced, _WHOLE), *_further(reduced, own)]
+    found = obstacles(reduced, _WHOLE)
+    if next((item.family for item in cards() if item.slug == method.slug), "language") in ("language", "both"):
+        found += _further(reduced, own)
     if divergence is not None and bonus is not None and divergence.reduction != bonus.reduction:
         found.append("its divergence and its entropy bonus add up differently, and verl has one loss_agg_mode for both")
     return Reading(method, credit, actor, divergence, bonus, sum(penalties), tuple(found))

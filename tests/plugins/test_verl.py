@@ -175,7 +175,7 @@ def test_an_empty_micro_batch_gives_nothing() -> None:
 
 def test_padding_rows_and_the_width_do_not_change_the_advantages() -> None:
     for slug in FED:
-        evaluation, decisions = recorded(method_of(slug, {}))
+        _, decisions = recorded(method_of(slug, {}))
         config, _ = configured(slug, {})
         found = advantages(config, decisions)
         wider = {name: decisions.column(name) for name in ("mask", "reward", "old_log_prob", "reference_log_prob")}

@@ -110,7 +110,8 @@ def advantages(config: Any, decisions: Decisions) -> Tensor:
     return data.batch["advantages"]
 
 
-def _nested(rows: Sequence[Tensor]) -> Tensor:
+def nested(rows: Sequence[Tensor]) -> Tensor:
+    """Rows of uneven length as verl keeps them."""
     return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
 
 
@@ -123,19 +124,19 @@ def micro_batch(
     lengths = {row: int(torch.nonzero(decisions.mask[row]).max()) + 1 for row in rows}
 
     def responses(column: Tensor) -> Tensor:
-        return _nested([column[row, : lengths[row]] for row in rows])
+        return nested([column[row, : lengths[row]] for row in rows])
 
     def sequences(column: Tensor) -> Tensor:
         """Of whole sequences, one token ahead: prompt, response, and the prediction after the last token."""
         zeros = column.new_zeros(PROMPT - 1)
-        return _nested([torch.cat((zeros, column[row, : lengths[row]], column.new_zeros(1))) for row in rows])
+        return nested([torch.cat((zeros, column[row, : lengths[row]], column.new_zeros(1))) for row in rows])
 
     output = {"log_probs": sequences(evaluation.log_prob)}
     if "entropy" in evaluation:
         output["entropy"] = sequences(evaluation.entropy)
     columns = {
-        "prompts": _nested([torch.zeros(PROMPT, dtype=torch.int64) for _ in rows]),
-        "responses": _nested([torch.zeros(lengths[row], dtype=torch.int64) for row in rows]),
+        "prompts": nested([torch.zeros(PROMPT, dtype=torch.int64) for _ in rows]),
+        "responses": nested([torch.zeros(lengths[row], dtype=torch.int64) for row in rows]),
         "response_mask": responses(decisions.mask.to(torch.int64)),
         "old_log_probs": responses(decisions.old_log_prob),
         "advantages": responses(advantage),

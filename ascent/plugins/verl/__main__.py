@@ -1,8 +1,8 @@
 """What runs in verl, and how: `python -m ascent.plugins.verl methods | overrides <method> | check <overrides>`.
 
-    methods                         every method, and why not where verl cannot feed it
-    overrides <method> [name=value] the command-line overrides of verl that run a method, one a line
-    check <overrides of verl>       composes verl's ppo_trainer configuration with them and finds contradictions
+methods                         every method, and why not where verl cannot feed it
+overrides <method> [name=value] the command-line overrides of verl that run a method, one a line
+check <overrides of verl>       composes verl's ppo_trainer configuration with them and finds contradictions
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class PolicyLoss:
         settings = config.policy_loss if config is not None else None
         if not isinstance(settings, AscentPolicyLoss):
             raise Refused(
-                f"loss_mode={PREFIX}{self.slug} needs _target_=ascent.plugins.verl.AscentPolicyLoss in {ACTOR}.policy_loss;"
+                f"loss_mode={PREFIX}{self.slug} needs ascent.plugins.verl.AscentPolicyLoss as policy_loss._target_;"
                 f" `python -m ascent.plugins.verl overrides {self.slug}` prints all that it needs."
             )
         found = settings.reading()
