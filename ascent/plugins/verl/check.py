@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,8 +21,6 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     given = [item for item in overrides if not item.startswith("--config-")]
     name = named.get("config-name", "ppo_trainer")
     if "config-path" in named:
-        from pathlib import Path
-
         with initialize_config_dir(str(Path(named["config-path"]).resolve()), version_base=None):
             return hydra_compose(name, overrides=given)
     with initialize_config_module("verl.trainer.config", version_base=None):
