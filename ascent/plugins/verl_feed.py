@@ -216,8 +216,8 @@ def _reading(slug: str, parameters: str) -> Reading:
         idle = chosen[name] != default and method == without.replace(plan=method.plan, step=method.step)
         if idle:
             raise Refused(
-                f"parameter {name!r} of {slug!r} changes nothing inside verl, which has its own optimiser, passes and "
-                "rollouts; set actor.optim.lr, actor.ppo_epochs, actor.ppo_mini_batch_size or its like instead."
+                f"parameter {name!r} of {slug!r} changes nothing inside verl as the others are set. Optimiser, passes "
+                "and rollouts are verl's: actor.optim.lr, actor.ppo_epochs, actor.ppo_mini_batch_size and their like."
             )
     return read(method)
 

@@ -149,6 +149,20 @@ def test_a_lone_response_is_read_differently() -> None:
     torch.testing.assert_close(ours[1:], verls[1:])
 
 
+def test_a_score_on_the_tool_output_that_ends_a_response_counts() -> None:
+    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+
+    rewards, mask = torch.zeros(4, COLUMNS), torch.ones(4, COLUMNS)
+    rewards[:, -1] = torch.tensor([1.0, 0.0, 0.5, 0.0])
+    mask[0, -3:] = 0
+    mask[2, :-1] = 0
+    arguments = {"token_level_rewards": rewards, "response_mask": mask, "index": np.array(["a"] * 4, dtype=object)}
+    verls, _ = get_adv_estimator_fn("grpo")(**{**arguments, "token_level_rewards": rewards.clone()})
+    ours, returns = get_adv_estimator_fn(f"{PREFIX}grpo")(**arguments)
+    torch.testing.assert_close(ours, verls)
+    torch.testing.assert_close(returns, rewards.sum(1, keepdim=True) * mask)
+
+
 def test_a_constant_group_is_exactly_zero_here() -> None:
     """verl divides the rounding noise of the mean by 0 + 1e-6."""
     from verl.trainer.ppo.core_algos import get_adv_estimator_fn

@@ -63,6 +63,27 @@ def test_the_external_library_of_the_model() -> None:
     assert FOUND in found.stdout, found.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_of_ray_import_it_with_verl() -> None:
+    """A fresh process of a local Ray, which has seen nothing of the driver but the environment."""
+    ray = pytest.importorskip("ray")
+    hidden = {"PYTHONPATH": str(ROOT), "VERL_USE_EXTERNAL_PLUGINS": "none"}
+    known = {**hidden, "VERL_USE_EXTERNAL_MODULES": "ascent.plugins.verl"}
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+
+        @ray.remote
+        def names() -> list[str]:
+            from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+
+            return [name for name in POLICY_LOSS_REGISTRY if name.startswith("ascent_")]
+
+        assert "ascent_bapo" in ray.get(names.options(runtime_env={"env_vars": known}).remote(), timeout=800)
+    finally:
+        ray.shutdown()
+
+
 def test_without_any_of_them_it_is_unknown() -> None:
     found = python(f"import verl; {ASK}", VERL_USE_EXTERNAL_PLUGINS="none", VERL_USE_EXTERNAL_MODULES="")
     assert found.returncode != 0 and "ascent_grpo" in found.stderr

@@ -100,7 +100,7 @@ class Estimator:
     def _decisions(
         self, rewards: Tensor, mask: Tensor, index: np.ndarray | None, found: Reading, said: Any
     ) -> Decisions:
-        decisions = Decisions(mask=mask, reward=rewards)
+        decisions = Decisions(mask=mask, reward=_decided(rewards, mask))
         ends = last(decisions, "row")
         decisions = decisions.replace(terminated=ends, truncated=torch.zeros_like(ends))
         if index is not None:
@@ -180,6 +180,12 @@ class PolicyLoss:
                 f"micro-batch has {rows} rows. Give one rank the update in one micro-batch, or accept a choice on each "
                 f"micro-batch, as verl's own clip_cov makes it, by +{ACTOR}.policy_loss.per_micro_batch=true."
             )
+
+
+def _decided(rewards: Tensor, mask: Tensor) -> Tensor:
+    """[N, T] each reward on the decision that it follows: a score may stand on the tool output that ends a response."""
+    rank = mask.cumsum(1).sub(1).clamp(min=0)
+    return torch.zeros_like(rewards).scatter_add(1, rank, rewards).gather(1, rank) * mask
 
 
 def identity(old_log_prob: Tensor, mask: Tensor) -> Tensor:
