@@ -1,4 +1,4 @@
-# make install | demo | test | test-all | lint | types | imports | bench | quote | docs | clean
+# make install | demo | test | test-all | test-plugins | lint | types | imports | matrix | bench | quote | docs | clean
 # PYTHON=python3.12 chooses the interpreter, VENV=<dir> the environment (made when absent).
 # On Linux the index's torch brings CUDA; TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the small CPU build.
 
@@ -17,7 +17,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 BENCHMARKS ?=
 BENCH_ARGS ?=
 
-.PHONY: help install demo test test-all lint types imports bench quote docs clean
+.PHONY: help install demo test test-all test-plugins test-trl test-verl lint types imports matrix bench quote docs clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -53,6 +53,30 @@ test: lint types imports
 
 test-all: lint types imports
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# TRL and verl need different versions of transformers, so each has an environment of its own beside $(VENV).
+PIP := -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+TESTERS := pytest pytest-timeout hypothesis
+
+$(VENV)-trl/.installed: $(REQUIREMENTS)
+	$(PYTHON) -m venv $(VENV)-trl
+	$(VENV)-trl/bin/python $(PIP) -c constraints.txt -e '.[trl,peft]' $(TESTERS)
+	@touch $@
+
+$(VENV)-verl/.installed: pyproject.toml constraints-verl.txt
+	$(PYTHON) -m venv $(VENV)-verl
+	$(VENV)-verl/bin/python $(PIP) -c constraints-verl.txt -e '.[verl]' $(TESTERS)
+	@touch $@
+
+test-trl test-verl: test-%:
+	@if $(MAKE) --no-print-directory $(VENV)-$*/.installed; \
+	then OMP_NUM_THREADS=1 $(VENV)-$*/bin/python -m pytest tests/plugins/test_$**.py $(PYTEST_ARGS); \
+	else echo "make $@: skipped, because $* cannot be installed here; the lines above say why"; fi
+
+test-plugins: test-trl test-verl
+
+matrix: $(VENV)/.installed
+	$(BIN)/python -m ascent.plugins.matrix > docs/matrix.md
 
 bench: $(VENV)/.installed-bench
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py $(BENCHMARKS) $(BENCH_ARGS)

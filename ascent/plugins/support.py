@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ascent.core.evaluation import EVALUATED
 from ascent.core.method import CREDITED, DEFAULTED, Method
 from ascent.core.part import Part
 from ascent.core.registry import Card, card, cards
@@ -100,7 +99,7 @@ def obstacles(method: Method, engine: Engine) -> list[str]:
         return [f"acts in an environment with observations, {engine.name} trains language models"]
     given = frozenset(engine.on_request) | DEFAULTED
     found = []
-    missing = _needs(method, True) - engine.credit - given - frozenset(EVALUATED)
+    missing = _needs(method, True) - engine.credit - given
     if missing:
         found.append(f"its credit needs {_listed(missing)}, which {engine.name} does not give")
     absent = _needs(method, False) - engine.loss - given - missing

@@ -110,7 +110,7 @@ def compared(model: Path, folder: Path, method: Method, args: Mapping[str, Any],
     trained = weights_of(trainer.model)
     assert any(bool((trained[name] != tensor).any()) for name, tensor in own.reference.items())
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    assert logged == pytest.approx(compare.losses, abs=1e-4)
+    assert logged == pytest.approx(compare.losses, rel=1e-4, abs=1e-4)
     return compare
 
 

@@ -135,7 +135,7 @@ def launched(words: list[str], *script: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("slug", ["bapo", "capo", "copg", "p3o", "forking_tokens"])
+@pytest.mark.parametrize("slug", ["bapo", "capo", "p3o"])
 def test_two_processes_are_one(slug: str, model: Path, tmp_path: Path) -> None:
     """With what looks at a whole update, compares groups, reads logits, or remembers; trained and evaluated."""
     script = str(Path(__file__).parent / "trl_launched.py")
