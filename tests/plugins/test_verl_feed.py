@@ -24,6 +24,9 @@ from ascent.core.term import Term
 from ascent.plugins.support import Support
 from ascent.plugins.verl_feed import BUDGET, Refused, contradictions, overrides, read, reading, support
 
+# Fresh interpreters on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 PLAIN = ascent.method("grpo", kl_coefficient=0.0)
 
 
@@ -172,7 +175,7 @@ def imported_with(folder: Path, version: str) -> subprocess.CompletedProcess[str
     (package / "__init__.py").write_text(f"__version__ = {json.dumps(version)}\n")
     root = str(Path(ascent.__file__).parents[1])
     code = f"import sys; sys.path[:0] = [{str(folder)!r}, {root!r}]; import ascent.plugins.verl"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=840)
 
 
 def test_an_older_verl_is_refused_aloud(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def rank(
     number: int, ranks: int, folder: str, slug: str, parameters: dict[str, Any], engineering: dict[str, Any]
 ) -> None:
     """One process: its rows through verl's engine; the first one writes the gradients, averaged as FSDP does."""
+    from verl.utils import seqlen_balancing
     from verl.utils import tensordict_utils as tu
     from verl.workers.engine.fsdp import transformer_impl
     from verl.workers.utils.losses import ppo_loss
@@ -79,7 +80,7 @@ def rank(
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(Path(folder) / "store"), ranks)
     torch.distributed.init_process_group("gloo", store=store, rank=number, world_size=ranks)
-    transformer_impl.get_device_id = lambda: "cpu"
+    transformer_impl.get_device_id = seqlen_balancing.get_device_name = lambda: "cpu"
 
     class Engine(transformer_impl.FSDPEngine):
         def __init__(self, module: torch.nn.Linear) -> None:
