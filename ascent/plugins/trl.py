@@ -267,7 +267,10 @@ class AscentTrainer(GRPOTrainer):
             self._totals[name] = self._totals[name] + metric if name in self._totals else metric
         if inputs["final"]:
             self._finished(mode)
-        loss = loss * self.accelerator.num_processes  # whose gradients are averaged, where ours add up
+        if mode == "train":
+            loss = loss * self.accelerator.num_processes  # whose gradients are averaged, where ours add up
+        else:
+            loss = self.accelerator.reduce(loss, "sum")  # on each process the same, however they are averaged
         if auxiliary is not None:
             steps = self.current_gradient_accumulation_steps if mode == "train" else 1
             loss = loss + self.router_aux_loss_coef * auxiliary / steps
