@@ -7,11 +7,11 @@ from ascent.plugins.support import NAMES, Support, support
 
 HEAD = """# What runs where
 
-Every method in our own trainer (`ascent train`), inside [TRL](tutorials/trl.md) and inside [verl](tutorials/verl.md). The
-table follows from the code: an engine is described by the columns that it can give, a method by those that its parts
-need (`ascent/plugins/support.py`); `make matrix` writes this page and a test compares the two. It is about default
-parameters; a parameter that asks for more (or less) is judged when the method is built inside the engine, with the
-same words.
+Every method in our own trainer (`ascent train`), inside [TRL](tutorials/trl.md) and inside [verl](tutorials/verl.md).
+The table follows from the code: an engine is described by the columns that it can give, a method by those that its
+parts need (`ascent/plugins/support.py`); `make matrix` writes this page and a test compares the two. It is about
+default parameters; a parameter that asks for more (or less) is judged when the method is built inside the engine, with
+the same words.
 
 """
 

@@ -267,10 +267,9 @@ class AscentTrainer(GRPOTrainer):
             self._totals[name] = self._totals[name] + metric if name in self._totals else metric
         if inputs["final"]:
             self._finished(mode)
-        if mode == "train":
-            loss = loss * self.accelerator.num_processes  # whose gradients are averaged, where ours add up
-        else:
-            loss = self.accelerator.reduce(loss, "sum")  # on each process the same, however they are averaged
+        # Gradients are averaged over processes, where ours add up; an evaluation's loss is told whole on each of them.
+        count = self.accelerator.num_processes
+        loss = loss * count if mode == "train" else self.accelerator.reduce(loss, "sum")
         if auxiliary is not None:
             steps = self.current_gradient_accumulation_steps if mode == "train" else 1
             loss = loss + self.router_aux_loss_coef * auxiliary / steps
@@ -330,8 +329,11 @@ class AscentTrainer(GRPOTrainer):
         action = inputs["completion_ids"]
         rows, width = action.shape
         options: dict[str, Any] = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        if "logits_to_keep" in inspect.signature(self.accelerator.unwrap_model(model).forward).parameters:
+        accepted = inspect.signature(self.accelerator.unwrap_model(model).forward).parameters
+        if "logits_to_keep" in accepted:
             options["logits_to_keep"] = width + 1
+        if "position_ids" in accepted:  # counted from a prompt's first token, as when it was sampled
+            options["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
         with self.accelerator.autocast():
             found = model(
                 input_ids=ids, attention_mask=attention, use_cache=False, output_hidden_states=True, **options

@@ -102,7 +102,7 @@ def padded(rows: Sequence[Sequence[float]], fill: float, left: bool = False) -> 
 
 
 def policy_of(weights: Mapping[str, Tensor]) -> CausalPolicy:
-    model = tiny()
+    model = tiny().to(next(iter(weights.values())).dtype)
     model.load_state_dict(dict(weights))
     return CausalPolicy(model, tokenizer())
 
