@@ -12,6 +12,7 @@ from ascent.core.registry import cards
 
 pytest.importorskip("verl", reason="verl is not installed here; `make test-plugins` builds its environment")
 
+from ascent.plugins.verl.functions import identity
 from ascent.plugins.verl_feed import PREFIX, Refused, overrides, read, support
 from tests.plugins.verl_batch import (
     COLUMNS,
@@ -211,3 +212,22 @@ def test_the_overrides_are_all_in_verls_configuration() -> None:
         assert config.algorithm.adv_estimator == actor.policy_loss.loss_mode == PREFIX + slug
         assert dict(actor.policy_loss.ascent) == parameters
         assert all("=" in line for line in overrides(slug, parameters))
+
+
+def test_a_random_choice_follows_the_rows() -> None:
+    """Whatever their order, their padding and their place in memory."""
+    parameters = {"clip_fraction": 0.1, "covariance_low": 0.0, "covariance_high": 9.0}
+    method = method_of("entropy_mechanism", parameters)
+    evaluation, decisions = recorded(method, 2)
+    config, actor = configured("entropy_mechanism", parameters)
+    advantage = advantages(config, decisions)
+    _, gradient, _ = update(actor, evaluation, decisions, advantage, ONE)
+    dropped = (gradient["log_prob"] == 0) & decisions.mask & (advantage != 0)
+    assert bool(dropped.any())
+    _, shuffled, _ = update(actor, evaluation, decisions, advantage, [[[3, 0, 7, 1, 6, 2, 5, 4]]])
+    torch.testing.assert_close(shuffled["log_prob"], gradient["log_prob"], rtol=0, atol=1e-12)
+    old, mask = decisions.old_log_prob, decisions.mask
+    wide = [torch.nn.functional.pad(column, (0, 3)) for column in (old, mask)]
+    assert torch.equal(identity(*wide), identity(old, mask))
+    assert len(set(identity(old, mask).tolist())) == ROWS
+    assert not torch.equal(identity(old + 0.01, mask), identity(old, mask))
