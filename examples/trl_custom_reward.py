@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from datasets import load_dataset
 from trl import GRPOConfig
 
@@ -46,6 +47,8 @@ def main() -> None:
             learning_rate=given.learning_rate,
             max_steps=given.steps,
             logging_steps=1,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
             report_to="none",
             **plan(method),  # passes over a generation and updates a pass, as the paper has them
         ),
