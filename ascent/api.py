@@ -52,6 +52,7 @@ def compare(
     without: Sequence[str] = (),
     reference: str | None = None,
     page: str | Path | None = None,
+    ray: str | None = None,
     **options: Any,
 ) -> Comparison:
     """Train several arms on equal budgets; a table, pictures, CSV and JSON.
@@ -65,6 +66,7 @@ def compare(
         without: methods that "all" leaves out.
         reference: the arm that differences are to.
         page: a Markdown file that is written of the result.
+        ray: "local" or a cluster's address runs them on Ray (extra `ray`).
         options: of `train`, for every arm.
     """
     from ascent.systems.arms import placeholder
@@ -73,7 +75,7 @@ def compare(
     words = [methods] if isinstance(methods, str) else list(methods)
     base = _config(placeholder(words, reference), options)
     places = [None if path is None else Path(path) for path in (folder, page)]
-    return run(words, base, seeds, places[0], jobs, without=without, reference=reference, page=places[1])
+    return run(words, base, seeds, places[0], jobs, without=without, reference=reference, page=places[1], ray=ray)
 
 
 def _config(slug: str, options: dict[str, Any]) -> Config:

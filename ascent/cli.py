@@ -138,7 +138,8 @@ def _compare(words: Sequence[str]) -> int:
     parser.add_argument("--without", nargs="+", default=[], help="methods that `all` leaves out")
     parser.add_argument("--reference", help="the arm that differences are to; of `all` grpo, in control ppo")
     parser.add_argument("--page", type=Path, help="write the result as a Markdown page, numbers and pictures beside it")
-    own = ("seeds", "output", "jobs", "without", "reference", "page", "help")
+    parser.add_argument("--ray", nargs="?", const="local", help="run on Ray: here, or on the cluster at this address")
+    own = ("seeds", "output", "jobs", "without", "reference", "page", "ray", "help")
     flag = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
     known = parser.parse_known_args([*words[:flag], *_only(words[flag:], own, True)])[0]
     rest = _only(words[flag:], own, False)
@@ -152,6 +153,7 @@ def _compare(words: Sequence[str]) -> int:
         without=known.without,
         reference=known.reference,
         page=known.page,
+        ray=known.ray,
     )
     return 0
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ascent.evaluation.page import write_page
 from ascent.evaluation.panels import draw_dynamics, draw_ends
 from ascent.evaluation.plot import COLOURS, plot
 from ascent.evaluation.table import Row, compare_table, screen, write_csv, write_json
+from ascent.plugins.ray import on_ray
 from ascent.systems import config as configuration
 from ascent.systems.about import about, command, per
 from ascent.systems.arms import Chosen, arm_config, choose
@@ -57,6 +59,7 @@ def compare(
     without: Sequence[str] = (),
     reference: str | None = None,
     page: Path | None = None,
+    ray: str | None = None,
 ) -> Comparison:
     """Train every arm with every seed and compare the held-out score at the largest budget that all reached.
 
@@ -71,6 +74,7 @@ def compare(
         without: methods that `all` leaves out.
         reference: the arm that differences are to; the first one when not given, with `all` grpo or ppo.
         page: a Markdown file that is written of the result, with its numbers and pictures beside it.
+        ray: run them on Ray instead: "local", or a cluster's address; the table is the same.
 
     Raises:
         BadConfig: an arm is unknown, twice there, or not to be built; before anything runs.
@@ -98,7 +102,7 @@ def compare(
     for slug, reason in chosen.left_out.items():
         console.print(f"left out: {slug}: {reason}", highlight=False)
     _warm_up(next(iter(runs.values())))
-    results, diverged = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console)
+    results, diverged = _run_all(runs, jobs or len(os.sched_getaffinity(0)), console, ray)
     chosen = _without(chosen, diverged)
     for slug in diverged:
         console.print(f"left out: {slug}: {chosen.left_out[slug]}", highlight=False)
@@ -159,31 +163,49 @@ def _warm_up(config: Config) -> None:
 
 
 def _run_all(
-    runs: dict[tuple[str, int], Config], jobs: int, console: Console
+    runs: dict[tuple[str, int], Config], jobs: int, console: Console, ray: str | None
 ) -> tuple[dict[tuple[str, int], Result], dict[str, Diverged]]:
     """Every run in worker processes; seeds of all arms side by side, so that machine noise is shared.
 
     Returns the results, and by arm why a run of it has none.
     """
     order = sorted(runs, key=lambda run: run[1])
+    calls = [runs[run].to_json() for run in order]
     results: dict[tuple[str, int], Result] = {}
     diverged: dict[str, Diverged] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context) as pool, Progress(console=console) as bar:
+    with contextlib.ExitStack() as stack:
+        finished = in_processes(calls, jobs) if ray is None else on_ray(attempted, calls, jobs, ray)
+        stack.enter_context(contextlib.closing(finished))
+        bar = stack.enter_context(Progress(console=console))
         task = bar.add_task("runs", total=len(runs))
-        futures = {pool.submit(run_or_resume, runs[run].to_json()): run for run in order}
+        for place, result in finished:
+            if isinstance(result, Diverged):
+                diverged.setdefault(order[place][0], result)
+            else:
+                results[order[place]] = result
+            bar.advance(task)
+    return results, diverged
+
+
+def in_processes(calls: Sequence[dict[str, object]], jobs: int) -> Generator[tuple[int, Result | Diverged]]:
+    """(place, result) of each run as it is finished, in worker processes of this machine."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(calls)), mp_context=context) as pool:
+        futures = {pool.submit(attempted, call): place for place, call in enumerate(calls)}
         try:
             for future in as_completed(futures):
-                run = futures[future]
-                try:
-                    results[run] = future.result()
-                except Diverged as error:
-                    diverged.setdefault(run[0], error)
-                bar.advance(task)
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results, diverged
+
+
+def attempted(values: dict[str, object]) -> Result | Diverged:
+    """`run_or_resume`; a run that diverged is an answer too, so that the others go on."""
+    try:
+        return run_or_resume(values)
+    except Diverged as error:
+        return error
 
 
 def run_or_resume(values: dict[str, object]) -> Result:

@@ -86,12 +86,8 @@ def warmed_up(
     comparison.
     """
     disable_progress_bar()  # of loading and writing weights: our own bar is the one to watch
-<<<<<<< HEAD
-    words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED)
-    folder = cache_folder() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
-=======
     words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED, *map(str, start.words))
-    folder = cache() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
+    folder = cache_folder() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
     if not folder.exists() and processes.main:
         policy = start.make(task.alphabet, seed, _context(task))
         supervised(policy, task, steps, seed, console)

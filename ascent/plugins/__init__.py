@@ -1,0 +1,1 @@
+"""The same methods inside other engines, and the table of what runs where."""
