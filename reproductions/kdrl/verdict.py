@@ -85,6 +85,9 @@ def verdict(result: dict[str, Any]) -> str:
         "are far from the teacher after so few steps, so what the ceiling of a poor teacher does was not reached. As a "
         "loss k1 ruins the student, as the enumeration says: its gradient is noise.",
         "",
+        "All arms share one rate, at which plain GRPO of this size falls in CAPO's experiment (its best there is half "
+        "of it), so a lead over GRPO may be owed to the rate. Scores of this part are of training problems.",
+        "",
         "The mean reward of the supervised arm is its teacher's. Every arm with a teacher also pays for a forward "
         "of the teacher over its samples, which the rollouts do not count.",
     ]

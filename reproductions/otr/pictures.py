@@ -39,6 +39,8 @@ def draw(result: dict[str, Any], folder: Path) -> None:
             places = [found["target"]["mean"] for found in by.values()]
             heights = [found[score]["mean"] for found in by.values()]
             axes.plot(places, heights, "o-", color=COLOUR[arm], label=arm)
+        own = result["arms"]["OTR"]
+        axes.plot([own["target"]["mean"]], [own[score]["mean"]], "D", color=COLOUR["OTR"], label="OTR")
         axes.plot([result["base"]["target"]], [result["base"][score]], "k*", label="base model")
         axes.set(title=f"{TITLES[score]}, three rates", xlabel=TITLES["target"])
         axes.legend(frameon=False, fontsize=8)

@@ -17,8 +17,8 @@ def above(gap: dict[str, float]) -> str:
 
 def verdict(result: dict[str, Any]) -> str:
     gaps, arms, made, settings = result["differences"], result["arms"], result["made"], result["settings"]
-    lead, equal, twin = gaps["OTR - SFT"], result["matched"]["OTR - SFT"], gaps["OTR - OTR exact"]
-    dft = result["matched"]["OTR - DFT"]
+    lead, twin = gaps["OTR - SFT"], gaps["OTR - OTR exact"]
+    dft = gaps["OTR - DFT"]
     sampling = [gap for gap in (twin["shifted"], twin["old"]) if gap["low"] > 0]
     names = ("target", "shifted", "old", "kl", "odd")
     rows = [
@@ -43,8 +43,6 @@ def verdict(result: dict[str, Any]) -> str:
     return TEXT.format(
         date=made["date"],
         machine=made["machine"],
-        generalises=f"{above(equal['shifted'])}: {span(equal['shifted'], '+.3f')}",
-        forgets=f"{above(equal['old'])}: {span(equal['old'], '+.3f')}",
         tuned_shifted=f"{above(lead['shifted'])}: {span(lead['shifted'], '+.3f')}",
         tuned_old=f"{above(lead['old'])}: {span(lead['old'], '+.3f')}",
         domain=f"{above(lead['target'])}: {span(lead['target'], '+.3f')}",
@@ -71,13 +69,11 @@ result.json; `ascent reproduce otr` runs everything again.
 
 | claim (rule: the interval of the paired difference is above 0) | verdict |
 |---|---|
-| (a) OTR generalises better than SFT at equal in-domain accuracy (two large numbers) | {generalises} |
-| (b) At equal in-domain accuracy OTR forgets less than SFT: exact match on the old skills | {forgets} |
-| (c) (a), each at its own best rate | {tuned_shifted} |
-| (d) (b), each at its own best rate | {tuned_old} |
-| (e) OTR is better than SFT in domain | {domain} |
-| (f) The sampling itself helps: OTR above its exact twin on large numbers or old skills | {sampling} |
-| (g) OTR is above DFT on large numbers or old skills at equal in-domain accuracy | {beyond} |
+| (a) OTR generalises better than SFT, each at its best rate (two large numbers) | {tuned_shifted} |
+| (b) OTR forgets less than SFT, each at its best rate: exact match on the old skills | {tuned_old} |
+| (c) OTR is better than SFT in domain | {domain} |
+| (d) The sampling itself helps: OTR above its exact twin on large numbers or old skills | {sampling} |
+| (e) OTR is above DFT on large numbers or old skills | {beyond} |
 
 A transformer of 2 layers and width 64 has learnt copying, sorting and digit sums, and addition with written carries in
 part; before fine-tuning it scores {before} ("odd" is the probability it gives to odd
@@ -87,7 +83,9 @@ greedy answers). The learning rate of each family is the best of three by in-dom
 {rates}.
 
 "Equal in-domain accuracy": SFT's three rates give three points of in-domain accuracy and score on each seed; OTR is
-compared with the line through them at its own in-domain accuracy (with the end of the line where it lies beyond).
+compared with the line through them at its own in-domain accuracy (with the end of the line where it lies beyond). No
+verdict rests on this table, which was meant to carry (a) and (b): in-domain accuracy does not always rise with the
+rate, so the line is a weak yardstick.
 
 | at equal in-domain accuracy | large numbers | old skills | KL |
 |---|---|---|---|
