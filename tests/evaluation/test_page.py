@@ -12,6 +12,7 @@ from ascent.evaluation.arms import Arm, Seed
 from ascent.evaluation.page import main, text, with_excerpts, write_page
 from ascent.evaluation.table import compare_table, read_json, write_json
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("grpo", "better", "plain")
 ABOUT: dict[str, Any] = {
     "command": "ascent compare all --task arithmetic --seeds 3",
@@ -135,3 +136,14 @@ def test_an_excerpt_of_an_arm_that_was_not_run_is_refused(numbers: Path) -> None
     page.write_text("<!-- excerpt of c.json: grpo dapo -->\n<!-- end -->\n")
     with pytest.raises(ValueError, match="must be among grpo, better, plain; got dapo"):
         main([str(page)])
+
+
+def test_the_documentation_has_the_page_of_its_numbers() -> None:
+    page = Path("docs/comparison.md")
+    assert (ROOT / page).read_text(encoding="utf-8") == text(ROOT / "docs" / "comparison.json", page)
+
+
+def test_the_readme_quotes_the_numbers_of_the_comparison() -> None:
+    readme = ROOT / "README.md"
+    assert "<!-- excerpt of docs/comparison.json: " in readme.read_text(encoding="utf-8")
+    assert with_excerpts(readme) == readme.read_text(encoding="utf-8")
