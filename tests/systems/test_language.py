@@ -77,7 +77,8 @@ def test_the_held_out_entropy_is_that_of_every_distribution_a_token_was_drawn_fr
             with torch.no_grad():
                 logits = policy.model(input_ids=whole).logits[0, -length - 1 : -1] / 0.7
             found += torch.distributions.Categorical(logits=logits).entropy().tolist()
-    assert evaluate(0)["entropy"] == pytest.approx(sum(found) / len(found), abs=1e-10)
+    # transformers computes the norms of this forward in float32 even where the weights are float64.
+    assert evaluate(0)["entropy"] == pytest.approx(sum(found) / len(found), abs=1e-6)
 
 
 def test_held_out_scores_are_means_over_samples_and_do_not_move(model: Path, tmp_path: Path) -> None:

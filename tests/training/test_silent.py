@@ -48,6 +48,7 @@ METHODS: dict[str, tuple[Method, bool]] = {
     "p3o": (ascent.method("p3o"), False),
     "kdrl": (ascent.method("kdrl"), False),
     "capo": (ascent.method("capo"), True),
+    "stabilizing_rl": (ascent.method("stabilizing_rl"), True),
     "ppo": (ascent.method("ppo"), False),
     "a2c": (ascent.method("a2c"), False),
     "decoupled": (ascent.method("grpo", kl_coefficient=0.0).replace(losses={"policy": Term(DecoupledClip())}), True),
