@@ -39,7 +39,7 @@ from ascent.plugins.trl_rows import (
     prepare_reads_policy,
     widened,
 )
-from ascent.plugins.trl_settings import dealt_together, guard, plan, refuse, with_step_of
+from ascent.plugins.trl_settings import dealt_together, guard, plan, refuse, refuse_unfed, with_step_of
 from ascent.policies.head import statistics
 from ascent.policies.with_logits import logits_of
 
@@ -94,6 +94,7 @@ class AscentTrainer(GRPOTrainer):
         given = inspect.signature(GRPOTrainer.__init__).bind(self, *arguments, **keywords).arguments
         del given["self"]
         chosen = method if isinstance(method, Method) else build_method(method)
+        refuse_unfed(chosen)  # before GRPOConfig, which may refuse the machine
         args = copy.copy(given.get("args") or GRPOConfig(f"{chosen.slug}-trl"))
         refuse(chosen, args, scorers or {})
         # TRL keeps a reference model where beta is not 0; its size is read by TRL's own loss only.

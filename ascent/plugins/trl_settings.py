@@ -42,11 +42,16 @@ def guard(installed: str) -> None:
         )
 
 
-def refuse(method: Method, args: Any, scorers: Mapping[str, object]) -> None:
-    """Raise ValueError where TRL cannot feed the method as `args` are."""
+def refuse_unfed(method: Method) -> None:
+    """Raise ValueError where TRL cannot feed the method, whatever its arguments are."""
     reasons = obstacles(method, TRL)
     if reasons:
         raise ValueError(f"method {method.slug!r} cannot learn inside TRL: {'; '.join(reasons)}.")
+
+
+def refuse(method: Method, args: Any, scorers: Mapping[str, object]) -> None:
+    """Raise ValueError where TRL cannot feed the method as `args` are."""
+    refuse_unfed(method)
     asked = method.needs & TRL.on_request.keys()
     for name in sorted(asked - scorers.keys()):
         raise ValueError(f"method {method.slug!r} needs {name}; give {TRL.on_request[name]}.")

@@ -62,6 +62,11 @@ def test_what_trl_cannot_feed_is_refused_by_name_before_anything_loads(slug: str
         trainer(tmp_path / "no model", config(tmp_path), slug)
 
 
+def test_it_is_refused_before_the_arguments_are_made() -> None:
+    with pytest.raises(ValueError, match="method 'ppo' cannot learn inside TRL"):
+        AscentTrainer(method="ppo", model="nowhere", reward_funcs=len)
+
+
 def test_a_composed_method_is_asked_for_its_needs(tmp_path: Path) -> None:
     method = ascent.method("ppo")
     composed = ascent.method("grpo").replace(slug="mine", value_target=method.value_target)
