@@ -1,4 +1,4 @@
-"""What followed a decision: totals, reward-to-go, generalised advantages, lambda-returns.
+"""What followed (or led to) a decision: totals, reward-to-go, generalised advantages, lambda-returns.
 
 Every recurrence `x[t] = increment[t] + factor[t] * x[t + 1]` is solved by doubling in log2(T) steps, so it is
 as fast on a GPU and on 16,000 tokens as on [4, 128]. Masked columns are jumped over: they add nothing and no
@@ -151,6 +151,40 @@ class RewardToGo(Part):
             final = torch.where(decisions.mask, columns, -1).amax(1, keepdim=True) == columns
             reward = reward + torch.where((ended | final) & ~terminated, self.discount * decisions.next_value, 0.0)
         return discounted_sum(reward, ended, decisions.mask, self.discount)
+
+
+@dataclass(frozen=True)
+class SoFar(Part):
+    """Sum of the rewards from the start of an episode up to and including a decision [N, T].
+
+    Attributes:
+        reward: column or function of the decisions.
+        offset: what the episode was worth before its first decision.
+        scale: what the sum is divided by, > 0.
+
+    What a row does not hold does not count: an episode that began in an earlier collection starts anew at 0.
+    """
+
+    reward: Source = "reward"
+    offset: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"scale must be > 0; got {self.scale!r}.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"terminated", "truncated"}
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        mask = decisions.mask
+        reward = torch.where(mask, read(self.reward, decisions, "SoFar"), 0.0)
+        ended = (decisions.terminated | decisions.truncated) & mask
+        # Backwards in time the sum is a reward-to-go that is cut *before* an ended decision.
+        before = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], dim=1)
+        total = backward_sum(reward.flip(1), (~before).to(reward.dtype).flip(1)).flip(1)
+        return torch.where(mask, (total + self.offset) / self.scale, 0.0)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ SHARED = ["action", "behaviour_log_prob", "old_log_prob", "reward", "terminated"
 SHARED += ["index", "log_prob", "entropy", "features"]
 FED = {
     "language": frozenset({*SHARED, "reference_log_prob", "group", "key", "policy_version", "budget"}),
-    "control": frozenset({*SHARED, "trajectory", "outputs"}),
+    "control": frozenset({*SHARED, "trajectory", "elapsed", "outputs"}),
     "off_policy": frozenset(
         {*("action", "reward", "terminated", "truncated", "trajectory", "index", "action_noise", "outcome", "value")}
         | {*("next_value", "next_log_prob", "temperature", "own_log_prob")}

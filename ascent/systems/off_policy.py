@@ -31,6 +31,7 @@ from ascent.policies.critics import Critics
 from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, ControlConfig
+from ascent.systems.environments import copies
 from ascent.systems.manifest import write
 from ascent.training.learn import Learn
 from ascent.training.loop import System
@@ -117,7 +118,7 @@ def refuse_options(config: ControlConfig, method: Method, processes: Processes) 
 def bounded(config: ControlConfig, method: Method) -> Environments:
     """The environment's copies, their actions scaled from [-1, 1]. Raises BadConfig for any other action space."""
     try:
-        return Environments(config.env, config.environments, squashed=True)
+        return copies(config, config.environments, squashed=True)
     except ValueError as error:
         if "squashed" not in str(error):
             raise
@@ -236,7 +237,9 @@ def evaluator(config: ControlConfig, actor: ContinuousActor) -> Callable[[int], 
     """Returns over held-out episodes with the actions' means."""
 
     def evaluate(step: int) -> Mapping[str, float]:
-        found = evaluate_returns(actor, config.env, config.episodes, squashed=True)
+        held_out = copies(config, min(4, config.episodes), squashed=True)
+        found = evaluate_returns(actor, held_out, config.episodes)
+        held_out.close()
         return {"return": found.mean, "deviation": found.deviation, "length": float(found.lengths.mean())}
 
     return evaluate
@@ -249,7 +252,12 @@ def saver(config: ControlConfig, method: Method, actor: ContinuousActor) -> Call
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: x.contiguous() for name, x in actor.state_dict().items()}, folder / "policy.safetensors")
         hidden = [layer.out_features for layer in list(actor.network.layers)[:-1]]
-        description: dict[str, Any] = {"env": config.env, "hidden": hidden, "soft": actor.head.soft}
+        description: dict[str, Any] = {
+            "env": config.env,
+            "env_set": config.env_arguments,
+            "hidden": hidden,
+            "soft": actor.head.soft,
+        }
         write(folder / "policy.json", {**description, "observation_statistics": None})
 
     return save

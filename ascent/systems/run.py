@@ -35,6 +35,7 @@ WHOLE = {
     "kdrl": "kdrl",
     "capo": "capo",
     "p3o": "p3o",
+    "submodular_rl": "submodular_rl",
     "otr": "supervised",
     "sft": "supervised",
 }
