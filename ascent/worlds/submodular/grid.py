@@ -27,6 +27,10 @@ class SubmodularGrid(gymnasium.Env[Any, Any]):
         pay: "gain" F(A + v) - F(A); "additive" F({v}) at every visit (ModPO).
         slip: probability of a uniformly random move instead of the chosen one, in [0, 1].
 
+    Attributes:
+        path: cells visited so far.
+        walked: the walk that the latest reset left, empty before the first.
+
     The first cell is visited at the reset, so the return is F(path) - F({start}); `info["objective"]` says F(path)
     whatever is paid. The horizon ends the task (terminated): time is part of what the policy sees.
     Source: Prajapat et al. 2023 (arXiv 2307.13372).
@@ -56,6 +60,7 @@ class SubmodularGrid(gymnasium.Env[Any, Any]):
         self.action_space = spaces.Discrete(len(MOVES))
         self._ways = [[ground.moved(cell, action) for action in range(len(MOVES))] for cell in range(cells)]
         self.path: list[int] = []
+        self.walked: list[int] = []
 
     def _seen(self) -> NDArray[np.float32]:
         ground, cell, taken = self.ground, self.path[-1], len(self.path) - 1
@@ -80,6 +85,7 @@ class SubmodularGrid(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
+        self.walked = self.path
         self.path = [self.ground.first]
         self._running, self._objective = self._paid.begin(), self.ground.objective.begin()
         self._running.add(self.path[0])

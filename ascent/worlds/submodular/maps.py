@@ -134,14 +134,14 @@ def rooms() -> Map:
 
 
 def trap() -> Map:
-    """3 x 14, small gains at once on the left, large ones behind six empty columns on the right, 16 moves.
+    """3 x 14, small gains at once on the left, large ones behind six empty columns on the right, 30 moves.
 
-    Who looks one step ahead goes left and has no time to come back.
+    Who looks one step ahead goes left and never sees a reason to cross.
     """
     weight = np.zeros((3, 14))
-    weight[:, :4] = 0.3
+    weight[:, :4] = 0.1
     weight[:, 11:] = 2.0
-    return Map(3, 14, (1, 4), 16, Coverage(np.eye(42, dtype=bool), weight.reshape(-1)), picture=weight.reshape(-1))
+    return Map(3, 14, (1, 4), 30, Coverage(np.eye(42, dtype=bool), weight.reshape(-1)), picture=weight.reshape(-1))
 
 
 MAPS: Mapping[str, Callable[[], Map]] = MappingProxyType(

@@ -77,7 +77,7 @@ def test_what_a_markov_and_a_history_policy_see() -> None:
     path = SubmodularGrid("GreedyTrap", observe="path")
     for environment in (place, visited, path):
         environment.reset(seed=0)
-    np.testing.assert_allclose(place.step(1)[0], (0.0, 2 * 5 / 13 - 1, 2 / 16 - 1), rtol=1e-6)
+    np.testing.assert_allclose(place.step(1)[0], (0.0, 2 * 5 / 13 - 1, 2 / 30 - 1), rtol=1e-6)
     seen = visited.step(1)[0]
     assert np.flatnonzero(seen[:42]).tolist() == [19] and np.flatnonzero(seen[42:84]).tolist() == [18, 19]
     assert path.step(1)[0][:3].tolist() == [18.0, 19.0, -1.0]
@@ -107,7 +107,7 @@ def test_planners_by_their_relations() -> None:
 
 def test_the_trap_is_one() -> None:
     ground = trap()
-    assert planners.greedy(ground).worth < 4
+    assert planners.greedy(ground).worth < 1.3
     # Up, seven columns right, then the whole block row by row: 8 + 8 moves.
     far = [4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 3, 2, 1, 1]
     path = [ground.first]
