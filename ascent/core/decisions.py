@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from types import MappingProxyType
 from typing import Self, overload
 
@@ -196,13 +197,18 @@ class Decisions(Table):
             raise ValueError(f"{name} must hold {kind} numbers; got {number}. Convert it before constructing.")
         if tensor.device != self.mask.device:
             raise ValueError(f"{name} is on {tensor.device} but mask is on {self.mask.device}; move them together.")
-        if kind == "float" and not bool(torch.isfinite(tensor[self.mask]).all()):
+        # A sum is finite only if all of its numbers are, and cheaper to ask; only then is it asked number by number.
+        if kind == "float" and not isfinite(float(tensor.detach().sum())) and self._broken(tensor):
             wrong = ~torch.isfinite(tensor.reshape(rows, columns, -1)).all(-1) & self.mask
             row, column = torch.nonzero(wrong)[0].tolist()
             raise ValueError(
                 f"{name}[{row}, {column}] is {tensor[row, column].tolist()} where mask is True; every decided entry "
                 "must be finite. Mask the row out or repair the stage that wrote it."
             )
+
+    def _broken(self, tensor: Tensor) -> bool:
+        """Whether a decided entry is not finite."""
+        return not bool(torch.isfinite(tensor[self.mask]).all())
 
     def _check_context(self) -> None:
         rows = len(self.mask)

@@ -18,7 +18,8 @@ from ascent.policies.action_head import Acting, Density, Head
 from ascent.policies.policy import Probe
 
 Activation = Literal["tanh", "relu"]
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh_, "relu": torch.relu_}
+"""In place, of a fresh product: half the memory traffic."""
 
 
 def _relu(x: NDArray[Any]) -> NDArray[Any]:
@@ -39,7 +40,8 @@ def orthogonal(inputs: int, outputs: int, gain: float, draw: torch.Generator) ->
 
 def arrays(layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]:
     """Views of a linear layer's transposed weight and its bias (copies if on a device)."""
-    return layer.get_parameter("weight").detach().cpu().numpy().T, layer.get_parameter("bias").detach().cpu().numpy()
+    weight, bias = (tensor.detach().cpu().numpy() for tensor in (layer.weight, layer.bias))
+    return weight.T, bias
 
 
 class MLP(nn.Module):

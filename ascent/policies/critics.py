@@ -75,9 +75,7 @@ class Critics(nn.Module):
         x = x.expand(count, *x.shape)
         for weight, bias in self.layers[:-1]:
             weight, bias = self._cut(weight, frozen, count), self._cut(bias, frozen, count)
-            # The product is a fresh tensor, so what follows may overwrite it: half the memory traffic.
-            x = torch.bmm(x, weight).add_(bias)
-            x = x.relu_() if self.activation == "relu" else x.tanh_()
+            x = ACTIVATIONS[self.activation](torch.bmm(x, weight).add_(bias))
         weight, bias = (self._cut(tensor, frozen, count) for tensor in self.layers[-1])
         # A product with a single column is several times faster as a sum than as a batched product.
         return (x * weight.mT).sum(-1).add_(bias[..., 0]).t().reshape(*lead, count)

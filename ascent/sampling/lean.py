@@ -64,7 +64,7 @@ class Lean:
             self.hidden_prompt = unseen.expand(-1, weights.groups, -1, -1).reshape(-1, 1, width)
         layers: list[Any] = plain.cache.layers
         self.memory = [self._remembered(layer.keys, layer.values, copies) for layer in layers]
-        self.cos, self.sin = self._rotations(width + room, logits)
+        self.cos, self.sin = rotations(self.policy, width + room, logits)
         self.prompts, self.slots, self.used = count, copies, 0
         # Row of each slot and slot of each row; None while they are the same.
         self.row_of_slot: Tensor | None = None
@@ -82,13 +82,6 @@ class Lean:
             keys.new_zeros(count, groups, copies, self.block, size),
             values.new_zeros(count, groups, copies, self.block, size),
         )
-
-    def _rotations(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [length, D] of each place, the sine with the sign of the half that it turns."""
-        places = torch.arange(length, device=like.device)[None]
-        cos, sin = self.policy.base.model.rotary_emb(like, places)
-        half = self.weights.size // 2
-        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
 
     def step(self, tokens: Tensor) -> Tensor:
         self._make_room()
@@ -113,10 +106,10 @@ class Lean:
         flow = functional.embedding(tokens, weights.embedding)
         for layer, memory in zip(weights.layers, self.memory, strict=True):
             seen = self._attend(layer, memory, self._normed(flow, layer.entry), cos, sin)
-            _add(flow, seen, layer.out, layer.out_bias)
-            wide = _linear(self._normed(flow, layer.middle), layer.gate_up, layer.gate_up_bias)
+            add(flow, seen, layer.out, layer.out_bias)
+            wide = linear(self._normed(flow, layer.middle), layer.gate_up, layer.gate_up_bias)
             gate, up = wide.chunk(2, -1)
-            _add(flow, functional.silu(gate, inplace=True).mul_(up), layer.down, layer.down_bias)
+            add(flow, functional.silu(gate, inplace=True).mul_(up), layer.down, layer.down_bias)
         return functional.linear(self._normed(flow, weights.norm), weights.head, weights.head_bias)
 
     def _normed(self, flow: Tensor, weight: Tensor | None) -> Tensor:
@@ -130,7 +123,7 @@ class Lean:
         """[B, A D] what the rows see of their prompt, their tokens so far and the present one."""
         weights, count, slots = self.weights, self.prompts, self.slots
         heads, groups, size = weights.heads, weights.groups, weights.size
-        qkv = _linear(flow, layer.qkv, layer.qkv_bias)
+        qkv = linear(flow, layer.qkv, layer.qkv_bias)
         if self.row_of_slot is not None:
             qkv = qkv.index_select(0, self.row_of_slot)
         qkv = qkv.view(count, slots, heads + 2 * groups, size)
@@ -214,12 +207,20 @@ def seats(number: Tensor, counts: Tensor, slot: Tensor, count: int, slots: int) 
     return seat, slot[:1].repeat(count * slots).index_put((seat,), slot)
 
 
-def _linear(flow: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def rotations(policy: CausalPolicy, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [length, D] of each place, the sine with the sign of the half that it turns."""
+    places = torch.arange(length, device=like.device)[None]
+    cos, sin = policy.base.model.rotary_emb(like, places)
+    half = cos.shape[-1] // 2
+    return cos[0].contiguous(), torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
+
+
+def linear(flow: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
     """flow weight + bias."""
-    return torch.mm(flow, weight) if bias is None else torch.addmm(bias, flow, weight)
+    return torch.mm(flow, weight, out=out) if bias is None else torch.addmm(bias, flow, weight, out=out)
 
 
-def _add(flow: Tensor, inner: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def add(flow: Tensor, inner: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """flow += inner weight + bias, in place."""
     flow.addmm_(inner, weight)
     if bias is not None:

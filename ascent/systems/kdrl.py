@@ -19,10 +19,11 @@ from ascent.core.random import key
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import embedded
 from ascent.policies.with_logits import WithLogits
+from ascent.sampling.compiled import cache_folder
 from ascent.systems import language
 from ascent.systems.assembly import Assembly
 from ascent.systems.config import BadConfig, Config, LanguageConfig
-from ascent.systems.warm_up import cache, supervised
+from ascent.systems.warm_up import supervised
 from ascent.training.annotate import Scorer, log_prob_of
 from ascent.training.processes import Processes
 from ascent.worlds.text.task import TextTask
@@ -101,7 +102,7 @@ def trained(
 ) -> CausalPolicy:  # fmt: skip
     """The embedded teacher: `steps` supervised updates of a model of width `hidden`; from the cache where it is."""
     words = (RECIPE, task.name, repr(task), steps, hidden, str(corrupted), str(student.context_length))
-    folder = cache() / f"teacher-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
+    folder = cache_folder() / f"teacher-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
     if not folder.exists() and processes.main:
         context = student.context_length
         assert context is not None, "the embedded student has a limited context"

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from ascent.core.random import key
 from ascent.core.registry import method as build_method
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import embedded
+from ascent.sampling.compiled import cache_folder
 from ascent.sampling.demonstrations import demonstrations
 from ascent.training.learn import Learn
 from ascent.training.loop import Loop, System
@@ -49,12 +49,6 @@ class Demonstrator:
         self.consumed = state["consumed"]
 
 
-def cache() -> Path:
-    """Where warmed-up models are kept: ASCENT_CACHE, or ascent in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ASCENT_CACHE") or Path(base) / "ascent")
-
-
 def warmed_up(
     task: TextTask, steps: int, seed: int, temperature: float, value_head: bool, console: Console, processes: Processes
 ) -> CausalPolicy:
@@ -65,7 +59,7 @@ def warmed_up(
     """
     disable_progress_bar()  # of loading and writing weights: our own bar is the one to watch
     words = (RECIPE, task.name, repr(task), steps, seed, BATCH, LEARNING_RATE, CORRUPTED)
-    folder = cache() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
+    folder = cache_folder() / f"embedded-{task.name.replace('/', '-')}-{key(*words) & 0xFFFF_FFFF_FFFF:012x}"
     if not folder.exists() and processes.main:
         policy = embedded(task.alphabet, seed, context=_context(task))
         supervised(policy, task, steps, seed, console)

@@ -150,7 +150,9 @@ class Replay:
             raise RuntimeError("the replay memory is empty; put a Collect before this Learn.")
         if self._table is None:
             self._table = Decisions.from_tensors(self.ring)
-        return self._table.rows((self._uniform(round_) * filled).long())
+        drawn = self._table.rows((self._uniform(round_) * filled).long())
+        assert drawn.whole  # asked here once, for all who learn from the draw
+        return drawn
 
     def _hashed(self, rounds: Tensor) -> Tensor:
         """[rounds, batch] numbers in [0, 1)."""

@@ -131,6 +131,9 @@ def without_others(rows: Decisions) -> Decisions:
 
 def _summary(acted: Decisions) -> dict[str, Tensor]:
     """Mean reward of a row and decisions per row; rows that no reward applied to do not count."""
+    if acted.whole and len(acted):  # nothing to count
+        found = {"length": torch.tensor(float(acted.mask.shape[1]))}
+        return found | ({"reward": acted.reward.sum() / len(acted)} if "reward" in acted else {})
     lengths = acted.mask.sum(1)
     rows = (lengths > 0).sum().clamp(min=1)
     found = {"length": lengths.sum() / rows}
