@@ -258,6 +258,68 @@ class LambdaReturn(Part):
 
 
 @dataclass(frozen=True)
+class MemberReturn(Part):
+    """The lambda-return of each of K critics by its own values [N, T, K].
+
+    Attributes:
+        discount: gamma in [0, 1].
+        trace: lambda in [0, 1].
+        reward: column or function of the decisions.
+    """
+
+    discount: float = 0.99
+    trace: float = 0.95
+    reward: Source = "reward"
+
+    def __post_init__(self) -> None:
+        _unit_interval("discount", self.discount)
+        _unit_interval("trace", self.trace)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
+
+    @property
+    def critics(self) -> int:
+        return 4
+
+    def advantages(self, decisions: Decisions) -> Tensor:
+        """Each member's generalised advantage [N, T, K]."""
+        value, following = decisions.value, decisions.next_value
+        if value.dim() == 2:  # an ensemble of one
+            value, following = value.unsqueeze(-1), following.unsqueeze(-1)
+        rows, columns, members = value.shape
+
+        def many(column: Tensor) -> Tensor:
+            """[N, T] once for each member, as rows."""
+            return column.repeat_interleave(members, 0)
+
+        estimate = gae(
+            many(read(self.reward, decisions, type(self).__name__)),
+            value.movedim(2, 1).reshape(-1, columns),
+            following.movedim(2, 1).reshape(-1, columns),
+            many(decisions.terminated),
+            many(decisions.truncated),
+            many(decisions.mask),
+            self.discount,
+            self.trace,
+        )
+        return estimate.view(rows, members, columns).movedim(1, 2)
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        found = self.advantages(decisions) + decisions.value.reshape(*decisions.mask.shape, -1)
+        return torch.where(decisions.mask.unsqueeze(-1), found, 0.0)
+
+
+@dataclass(frozen=True)
+class MemberGAE(MemberReturn):
+    """The mean over K critics of each one's generalised advantage [N, T]."""
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        return self.advantages(decisions).mean(-1)
+
+
+@dataclass(frozen=True)
 class OneStep(Part):
     """`r + gamma V'`, the target of one-step temporal-difference learning; nothing follows a terminated decision.
 

@@ -43,23 +43,30 @@ def inverse_variance_weights(variance: Tensor) -> Tensor:
     return inverse / inverse.sum()
 
 
-def least_shift(variance: Tensor, least: float, rounds: int = 60) -> Tensor:
-    """The smallest xi >= 0 with `effective_batch(variance + xi) >= least`, by bisection; 0 where it is so already.
+def least_shift(variance: Tensor, least: float) -> Tensor:
+    """The smallest xi >= 0 with `effective_batch(variance + xi) >= least`, to 1e-9 of itself; 0 where it is so already.
 
     Args:
         variance: [B] > 0.
-        least: in [1, B); the effective batch rises to B with xi, and is never above.
-        rounds: halvings; 60 leave a relative error of 1e-18.
+        least: in [1, B - 1]; the effective batch rises to B with xi, and is never above.
     """
-    if float(effective_batch(variance)) >= least:
+    if bool(effective_batch(variance) >= least):
         return variance.new_zeros(())
-    low, high = variance.new_zeros(()), variance.max()
-    while float(effective_batch(variance + high)) < least:
-        low, high = high, 2.0 * high
-    for _ in range(rounds):
-        middle = 0.5 * (low + high)
-        enough = effective_batch(variance + middle) >= least
-        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+
+    def enough(shifts: Tensor) -> Tensor:
+        inverse: Tensor = 1.0 / (variance + shifts.unsqueeze(-1))
+        return inverse.sum(-1).square() >= least * inverse.square().sum(-1)
+
+    # At sqrt(B) times the largest variance no two weights differ enough to lose one row (Kantorovich's inequality).
+    top = variance.max() * len(variance) ** 0.5
+    halves = top * 2.0 ** torch.arange(-80, 1, dtype=variance.dtype, device=variance.device)
+    high = halves[enough(halves).int().argmax()]
+    low = 0.5 * high
+    parts = torch.linspace(0.0, 1.0, 65, dtype=variance.dtype, device=variance.device)
+    for _ in range(5):
+        shifts = low + (high - low) * parts
+        place = enough(shifts).int().argmax().clamp(min=1)
+        low, high = shifts[place - 1], shifts[place]
     return high
 
 
@@ -71,7 +78,7 @@ def excess_kurtosis(values: Tensor) -> Tensor:
     centred = values - values.mean(-1, keepdim=True)
     second, fourth = centred.square().mean(-1), centred.pow(4).mean(-1)
     plain = fourth / second.square().clamp(min=torch.finfo(values.dtype).tiny) - 3.0
-    found = (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * plain + 6.0)
+    found: Tensor = (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * plain + 6.0)
     return torch.where(second > 0, found, 0.0)
 
 
@@ -118,6 +125,10 @@ class UncertainValueLoss(Part):
     copies: int = 1
 
     @property
+    def critics(self) -> int:
+        return 4 * self.copies
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"value", "value_target"} | ({"probe:value_spread"} if self.spread != "none" else set()))
 
@@ -139,7 +150,7 @@ class UncertainValueLoss(Part):
             return torch.ones_like(width)
         width = width.detach() if self.detach else width
         if self.over == "ensemble":
-            apart = width.unflatten(-1, (self.copies, -1))
+            apart = ensembles(width, self.copies)
             return (apart / apart.sum(-1, keepdim=True)).flatten(-2)
         total = decisions.column("shape_mean", "UncertainValueLoss")
         return width / (total.unsqueeze(-1) * width.shape[-1])
@@ -166,9 +177,6 @@ class UncertainValueLoss(Part):
             found |= {"spread": width.mean(-1), "spread_square": width.square().mean(-1)}
         return found
 
-    def example(self, decisions: Decisions, generator: torch.Generator) -> Columns:
-        return {}
-
 
 @dataclass(frozen=True)
 class InverseVarianceLoss(Part):
@@ -191,6 +199,10 @@ class InverseVarianceLoss(Part):
     prepares = frozenset({"value"})
 
     @property
+    def critics(self) -> int:
+        return 4 * self.copies
+
+    @property
     def recorded(self) -> frozenset[str]:
         return frozenset({"value_target"})
 
@@ -198,10 +210,12 @@ class InverseVarianceLoss(Part):
         """The weights [N, T, copies], which add up to 1 over the update."""
         assert evaluation is not None
         apart = (evaluation.value if self.kind == "biv" else errors(evaluation, decisions)).detach()
-        apart = apart.unflatten(-1, (self.copies, -1))[decisions.mask]
+        apart = ensembles(apart, self.copies)[decisions.mask]
         if apart.shape[-1] < 2:
             raise ValueError(f"an ensemble needs two or more members to differ; got {apart.shape[-1]}.")
         weight = apart.new_zeros(*decisions.mask.shape, self.copies)
+        if not len(apart):
+            return {"epistemic_weight": weight}
         variance = ensemble_variance(apart, self.discount) if self.kind == "biv" else error_variance(apart)
         least = min(self.least, len(variance) - 1)
         columns = [inverse_variance_weights(one + least_shift(one, least)) for one in variance.unbind(-1)]
@@ -209,9 +223,14 @@ class InverseVarianceLoss(Part):
         return {"epistemic_weight": weight}
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
-        error = errors(evaluation, decisions).unflatten(-1, (self.copies, -1))
+        error = ensembles(errors(evaluation, decisions), self.copies)
         cost = (error.square() if self.loss == "squared" else error.abs()).sum(-1)
         return (decisions.column("epistemic_weight", "InverseVarianceLoss") * cost).sum(-1)
+
+
+def ensembles(values: Tensor, copies: int) -> Tensor:
+    """[..., copies, K] of `copies` ensembles of K members that stand beside each other in [..., copies * K]."""
+    return values.reshape(*values.shape[:-1], copies, -1)
 
 
 def errors(evaluation: Evaluation, decisions: Decisions) -> Tensor:

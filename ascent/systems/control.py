@@ -11,9 +11,10 @@ import numpy as np
 from safetensors.torch import save_file
 
 from ascent.core.method import Method
+from ascent.core.uncertainty import LAPLACE
 from ascent.evaluation.returns import evaluate_returns
 from ascent.policies.action_head import Head
-from ascent.policies.actor_critic import ActorCritic
+from ascent.policies.actor_critic import SPREAD, ActorCritic
 from ascent.policies.recurrent import RecurrentActorCritic
 from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
@@ -80,7 +81,11 @@ def world(config: ControlConfig, method: Method, processes: Processes) -> tuple[
     size = environments.observation_size
     if config.recurrent:
         return environments, RecurrentActorCritic(size, head, widths(config)[-1], critic, seed=config.seed)
-    return environments, ActorCritic(size, head, widths(config), critic, seed=config.seed)
+    members = method.parameters.get("members")
+    spread = LAPLACE if SPREAD in method.needs else None
+    return environments, ActorCritic(
+        size, head, widths(config), critic, seed=config.seed, members=members, spread=spread
+    )
 
 
 def widths(config: ControlConfig) -> tuple[int, ...]:

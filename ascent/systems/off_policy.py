@@ -24,8 +24,10 @@ from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.random import Ahead, key
+from ascent.core.uncertainty import LAPLACE
 from ascent.evaluation.returns import evaluate_returns
 from ascent.methods.td3 import smoothed
+from ascent.policies.actor_critic import SPREAD, Activation
 from ascent.policies.continuous import ContinuousActor, ContinuousHead, Judged, Temperature, standard_normal
 from ascent.policies.critics import Critics
 from ascent.sampling.vector import VectorSampler
@@ -43,6 +45,8 @@ from ascent.worlds.gym import Environments
 WIDTHS = {"sac": (256, 256), "td3": (400, 300), "ddpg": (400, 300)}
 FINAL = {"ddpg": 3e-3}
 """Bound of the last layer's initial weights, where the paper sets it."""
+ACTIVATIONS: Mapping[str, Activation] = {"ggtd": "tanh"}
+"""Of the hidden layers where it is not "relu"."""
 BLOCK = 64  # environment steps of a run's step, unless `horizon` says otherwise
 
 
@@ -146,8 +150,11 @@ def networks(config: ControlConfig, method: Method, environments: Environments) 
         start=-(-int(sizes["start"]) // config.environments),
     )
     final = FINAL.get(method.slug)
-    actor = ContinuousActor(size, head, hidden, seed=config.seed, final=final)
-    critics = Critics(size, actions, int(sizes.get("critics", 1)), hidden, seed=config.seed, final=final)
+    activation = ACTIVATIONS.get(method.slug, "relu")
+    actor = ContinuousActor(size, head, hidden, activation, config.seed, final)
+    count = int(sizes.get("critics", 1)) * int(sizes.get("members", 1))
+    spread = LAPLACE if SPREAD in method.companions["critic"].needs else None
+    critics = Critics(size, actions, count, hidden, activation, config.seed, final, spread)
     return Models(
         actor,
         critics,

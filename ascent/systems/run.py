@@ -36,6 +36,7 @@ WHOLE = {
     "capo": "capo",
     "p3o": "p3o",
     "submodular_rl": "submodular_rl",
+    "ggtd": "ggtd",
     "otr": "supervised",
     "sft": "supervised",
 }

@@ -61,6 +61,16 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "token", "reward_scale": "difference"},
         {"average": "token"},
     ],
+    "submodular_rl": [
+        {"credit": "official", "baseline": "none", "start_value": 1.0, "scale": 4.0},
+        {"credit": "trajectory"},
+        {"baseline": "critic"},
+    ],
+    "ggtd": [
+        {"variant": "iv_gd", "members": 3, "least": 4},
+        {"variant": "ggd", "over": "batch", "form": "product", "detach": True},
+        {"algorithm": "sac", "members": 4, "reduction": "token-sum"},
+    ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [
