@@ -83,10 +83,10 @@ WORKLOADS = {
         Work("1M fixed"),
         Work("1M ragged", ragged=True),
         Work("6M fixed", hidden=256, layers=6, steps=20),
-        Work("32k vocabulary", vocabulary=32768, steps=8, warm_up=1),
-        Work("1M fixed 256", new_tokens=256, steps=6, warm_up=1),
-        Work("1M ragged 256", new_tokens=256, ragged=True, steps=6, warm_up=1),
-        Work("1M ragged 128 rows", prompts=16, ragged=True, steps=6, warm_up=1),
+        Work("32k vocabulary", vocabulary=32768, steps=5, warm_up=1),
+        Work("1M fixed 256", new_tokens=256, steps=5, warm_up=1),
+        Work("1M ragged 256", new_tokens=256, ragged=True, steps=5, warm_up=1),
+        Work("1M ragged 128 rows", prompts=16, ragged=True, steps=5, warm_up=1),
     )
 }
 

@@ -1,13 +1,14 @@
 """Training seconds until a task is solved: this library beside Stable-Baselines3, the same tuned settings.
 
-    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py                       # 5 seeds, every task
-    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py cartpole --seeds 15
+    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py                       # every task
+    OMP_NUM_THREADS=1 python benchmarks/time_to_reward.py cartpole --seeds 40
 
 Settings of rl-baselines3-zoo (`TASKS`). At fixed steps every arm plays the same held-out episodes of its seed with
 deterministic actions, off the clock; a run ends at the task's mean return. Arms take turns seed by seed, so that all
 see the same machine; on two cores two runs go side by side. The zoo tuned its Pendulum settings for generalised
 state-dependent exploration (gSDE), which the library does not have: that is an arm of its own beside the two equal
-ones. Runs that never get there count as infinite.
+ones. Runs that never get there count as infinite. The steps that a seed needs spread by a factor of ten on CartPole, so
+it runs 15 seeds, and beside every ratio stands its interval by bootstrap over the seeds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 from control_arms import OURS, PEER, assembly, peer_model
 from control_work import Work
@@ -35,6 +37,7 @@ from numpy.typing import NDArray
 from off_policy_arms import TO_REWARD, until
 from report import Ratio, machine, refuse_busy, write
 
+from ascent.evaluation.intervals import bounds
 from ascent.evaluation.returns import evaluate_returns
 from ascent.policies.action_head import Head
 from ascent.policies.actor_critic import Actor
@@ -54,6 +57,7 @@ class Task:
         solved: mean return over the held-out `episodes` that ends a run; every: rounds between two evaluations. A
             good policy's Pendulum returns spread by 100 around -180, so few episodes would say more of the starts.
         sde: the zoo's own settings explore by gSDE, as a further arm.
+        seeds: runs of each arm.
     """
 
     title: str
@@ -63,6 +67,7 @@ class Task:
     episodes: int
     every: int
     sde: bool = False
+    seeds: int = 5
 
 
 ON_POLICY: Mapping[str, Task] = {
@@ -73,6 +78,7 @@ ON_POLICY: Mapping[str, Task] = {
         solved=475.0,
         episodes=20,
         every=10,
+        seeds=15,
     ),
     "pendulum": Task(
         "PPO Pendulum-v1 to a mean return of -200",
@@ -95,6 +101,7 @@ class OffPolicy:
     episodes: int = 100
     every: int = 250
     budget: int = 15_000
+    seeds: int = 5
 
 
 TASKS: Mapping[str, Task | OffPolicy] = {**ON_POLICY, "sac": OffPolicy("SAC Pendulum-v1 to a mean return of -200")}
@@ -296,6 +303,26 @@ def rows(runs: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     ]
 
 
+def spread(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """The interval of the ratio of their median processor time to ours, seeds drawn in pairs."""
+
+    def log_ratio(seconds: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        middle = np.log(np.median(seconds, axis=axis))
+        return np.asarray(middle[..., 1] - middle[..., 0])
+
+    pairs = [[own["cpu"], other["cpu"]] for own, other in zip(mine, theirs, strict=True)]
+    if len(pairs) < 2 or not np.isfinite(pairs).all():
+        return "no interval: too few runs, or some never got there"
+    low, high = np.exp(bounds(pairs, "time to reward", statistic=log_ratio))
+    return f"{low:.2f} to {high:.2f}"
+
+
+def intervals(runs: Mapping[str, list[dict[str, Any]]]) -> str:
+    """A sentence with the interval beside every peer."""
+    found = [f"{name} {spread(runs[OURS], theirs)}" for name, theirs in runs.items() if name != OURS]
+    return f" 95% interval of the ratio, by bootstrap over the seeds: {', '.join(found)}." if found else ""
+
+
 def ratios(task: Task | OffPolicy, runs: Mapping[str, list[dict[str, Any]]]) -> list[Ratio]:
     """Beside each peer that is there and got there; the arm with equal settings is the target."""
     found, mine = [], median(runs[OURS], "cpu")
@@ -311,7 +338,7 @@ def ratios(task: Task | OffPolicy, runs: Mapping[str, list[dict[str, Any]]]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", metavar="task", help=f"of {', '.join(TASKS)}; all when none is named")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, help="runs of each arm; a task has its own number")
     parser.add_argument("--at-once", type=int, default=min(2, cores()), help="runs side by side, one to a core")
     parser.add_argument("--go-on", action="store_true", help="measure on a busy machine too, and say so in the table")
     chosen = parser.parse_args()
@@ -321,9 +348,10 @@ def main() -> None:
     mark = refuse_busy(chosen.go_on)
     for name in chosen.tasks or TASKS:
         task = TASKS[name]
-        runs = run(name, chosen.seeds, chosen.at_once)
+        seeds = chosen.seeds or task.seeds
+        runs = run(name, seeds, chosen.at_once)
         beside = f", {chosen.at_once} runs side by side, one to a core" if chosen.at_once > 1 else ""
-        notes = f"{mark}{told(task)} Medians of {chosen.seeds} seeds{beside}; the ratio is of processor time."
+        notes = f"{mark}{told(task)} Medians of {seeds} seeds{beside}; the ratio is of processor time.{intervals(runs)}"
         packages = ("torch", "gymnasium", "stable-baselines3")
         write(f"time_{name}", task.title, rows(runs), machine(*packages), notes, ratios(task, runs))
 

@@ -136,3 +136,16 @@ def test_runs_that_never_got_there_count_as_infinite_and_give_no_ratio() -> None
     assert time_to_reward.ratios(task, {OURS: bad, PEER: good}) == []
     rows = time_to_reward.rows({OURS: mixed})
     assert rows[0]["solved"] == "2/3" and rows[0]["median CPU seconds"] == 6.0
+
+
+def test_the_interval_holds_the_ratio_and_says_where_there_is_none() -> None:
+    mine = [{"seed": seed, "cpu": seconds} for seed, seconds in enumerate((1.0, 2.0, 3.0, 4.0, 5.0))]
+    theirs = [{"seed": seed, "cpu": seconds} for seed, seconds in enumerate((9.0, 2.0, 10.0, 8.0, 30.0))]
+    low, high = (float(end) for end in time_to_reward.spread(mine, theirs).split(" to "))
+    assert low < 3.0 < high
+    assert time_to_reward.spread(mine, [{**each, "cpu": 3.0 * each["cpu"]} for each in mine]) == "3.00 to 3.00"
+    alike = [{**each, "cpu": 2.0} for each in mine]
+    assert time_to_reward.spread(alike, [{**each, "cpu": 3.0} for each in mine]) == "1.50 to 1.50"
+    assert time_to_reward.spread(mine, [{**theirs[0], "cpu": inf}, *theirs[1:]]).startswith("no interval")
+    assert "stable-baselines3 1.50 to 1.50." in time_to_reward.intervals({OURS: alike, PEER: [{"cpu": 3.0}] * 5})
+    assert time_to_reward.intervals({OURS: alike}) == ""

@@ -208,3 +208,14 @@ def test_cut_shares_contexts_that_rows_share():
     assert second.context["x"] is rows.context["x"]
     assert first.context_row.tolist() == [0] and second.context_row.tolist() == [1, 1]
     assert second.extras["budget"].tolist() == [5, 6]
+
+
+def test_finite_numbers_whose_sum_is_not_are_accepted() -> None:
+    largest = torch.finfo(torch.float32).max
+    mask = torch.tensor([[True, True, False]])
+    decisions = Decisions(mask=mask, reward=torch.tensor([[largest, largest, 0.0]]))
+    assert decisions.replace(reward=torch.tensor([[1.0, 2.0, torch.inf]])).reward[0, 2] == torch.inf
+    with pytest.raises(ValueError, match=r"reward\[0, 1\] is nan where mask is True"):
+        decisions.replace(reward=torch.tensor([[1.0, torch.nan, 0.0]]))
+    with pytest.raises(ValueError, match=r"reward\[0, 0\] is inf where mask is True"):
+        decisions.replace(reward=torch.tensor([[torch.inf, 2.0, -torch.inf]]))
