@@ -54,8 +54,9 @@ def least_shift(variance: Tensor, least: float) -> Tensor:
         return variance.new_zeros(())
 
     def enough(shifts: Tensor) -> Tensor:
-        inverse: Tensor = 1.0 / (variance + shifts.unsqueeze(-1))
-        return inverse.sum(-1).square() >= least * inverse.square().sum(-1)
+        inverse = 1.0 / (variance + shifts.unsqueeze(-1))
+        found: Tensor = inverse.sum(-1).square() >= least * inverse.square().sum(-1)
+        return found
 
     # At sqrt(B) times the largest variance no two weights differ enough to lose one row (Kantorovich's inequality).
     top = variance.max() * len(variance) ** 0.5
