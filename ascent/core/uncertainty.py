@@ -61,7 +61,7 @@ def least_shift(variance: Tensor, least: float) -> Tensor:
     # At sqrt(B) times the largest variance no two weights differ enough to lose one row (Kantorovich's inequality).
     top = variance.max() * len(variance) ** 0.5
     halves = top * 2.0 ** torch.arange(-80, 1, dtype=variance.dtype, device=variance.device)
-    high = halves[enough(halves).int().argmax()]
+    high: Tensor = halves[enough(halves).int().argmax()]
     low = 0.5 * high
     parts = torch.linspace(0.0, 1.0, 65, dtype=variance.dtype, device=variance.device)
     for _ in range(5):
