@@ -13,6 +13,9 @@ from ascent.core.part import Part
 from ascent.core.random import generator
 from ascent.core.reductions import last
 
+PER_CRITIC = frozenset({"value_spread"})
+"""Probes that say a number of each critic."""
+
 
 def example(
     needs: frozenset[str], parts: Iterable[Part], rows: int, columns: int, seed: int, dtype: torch.dtype
@@ -34,6 +37,9 @@ def example(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
 
+    parts = tuple(parts)
+    several = max((part.critics for part in parts), default=0)
+    wide = (several,) if several else ()
     lengths = torch.randint(1, columns + 1, (rows, 1), generator=draw)
     mask = torch.arange(columns) < lengths
     log_prob = -normal(rows, columns).abs() - 0.1
@@ -48,9 +54,13 @@ def example(
         "reward": torch.where(final, normal(rows, columns), torch.zeros((), dtype=dtype)),
         "terminated": final & ends,
         "truncated": final & ~ends,
-        "value": normal(rows, columns),
-        "next_value": torch.where(final & ends, torch.zeros((), dtype=dtype), normal(rows, columns)),
-        "value_target": normal(rows, columns),
+        "value": normal(rows, columns, *wide),
+        "next_value": torch.where(
+            (final & ends).view(rows, columns, *(1 for _ in wide)),
+            torch.zeros((), dtype=dtype),
+            normal(rows, columns, *wide),
+        ),
+        "value_target": normal(rows, columns, *wide),
         "group": torch.arange(rows) // group_size,
         "trajectory": torch.arange(rows),
         "turn": torch.arange(columns).expand(rows, columns) // 3,
@@ -73,12 +83,12 @@ def example(
     evaluated = {
         "log_prob": log_prob,
         "entropy": normal(rows, columns).abs() + 0.5,
-        "value": normal(rows, columns),
-        "outcome": normal(rows, columns),
+        "value": normal(rows, columns, *wide),
+        "outcome": normal(rows, columns, *wide),
         "outputs": normal(rows, columns, 3),
         "features": normal(rows, columns, 4),
     }
     asked = [name.removeprefix("probe:") for name in sorted(needs) if name.startswith("probe:")]
-    probes = {name: leaf(normal(rows, columns).abs()) for name in asked}
+    probes = {name: leaf(normal(rows, columns, *(wide if name in PER_CRITIC else ())).abs()) for name in asked}
     present = {name: leaf(evaluated[name]) for name in EVALUATED if name in needs or name == "log_prob"}
     return Evaluation(**present, probes=probes), decisions

@@ -74,6 +74,11 @@ class Part:
     def follows_advantage(self) -> bool:
         return False
 
+    @property
+    def critics(self) -> int:
+        """K of the values [N, T, K] that `Method.example` makes for this part; 0 where it reads [N, T]."""
+        return 0
+
     def start(self) -> State:
         """The state before the first collection."""
         return EMPTY

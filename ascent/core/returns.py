@@ -1,4 +1,4 @@
-"""What followed a decision: totals, reward-to-go, generalised advantages, lambda-returns.
+"""What followed (or led to) a decision: totals, reward-to-go, generalised advantages, lambda-returns.
 
 Every recurrence `x[t] = increment[t] + factor[t] * x[t + 1]` is solved by doubling in log2(T) steps, so it is
 as fast on a GPU and on 16,000 tokens as on [4, 128]. Masked columns are jumped over: they add nothing and no
@@ -154,6 +154,40 @@ class RewardToGo(Part):
 
 
 @dataclass(frozen=True)
+class SoFar(Part):
+    """Sum of the rewards from the start of an episode up to and including a decision [N, T].
+
+    Attributes:
+        reward: column or function of the decisions.
+        offset: what the episode was worth before its first decision.
+        scale: what the sum is divided by, > 0.
+
+    What a row does not hold does not count: an episode that began in an earlier collection starts anew at 0.
+    """
+
+    reward: Source = "reward"
+    offset: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"scale must be > 0; got {self.scale!r}.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"terminated", "truncated"}
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        mask = decisions.mask
+        reward = torch.where(mask, read(self.reward, decisions, "SoFar"), 0.0)
+        ended = (decisions.terminated | decisions.truncated) & mask
+        # Backwards in time the sum is a reward-to-go that is cut *before* an ended decision.
+        before = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], dim=1)
+        total = backward_sum(reward.flip(1), (~before).to(reward.dtype).flip(1)).flip(1)
+        return torch.where(mask, (total + self.offset) / self.scale, 0.0)
+
+
+@dataclass(frozen=True)
 class GAE(Part):
     """Generalised advantage estimation [N, T] (Schulman et al. 2016, arXiv:1506.02438), see `gae`.
 
@@ -221,6 +255,68 @@ class LambdaReturn(Part):
     def above(self, advantage: Tensor, decisions: Decisions) -> Tensor:
         """The return from `advantage` [N, T], which `estimate` gave."""
         return torch.where(decisions.mask, advantage + decisions.value, 0.0)
+
+
+@dataclass(frozen=True)
+class MemberReturn(Part):
+    """The lambda-return of each of K critics by its own values [N, T, K].
+
+    Attributes:
+        discount: gamma in [0, 1].
+        trace: lambda in [0, 1].
+        reward: column or function of the decisions.
+    """
+
+    discount: float = 0.99
+    trace: float = 0.95
+    reward: Source = "reward"
+
+    def __post_init__(self) -> None:
+        _unit_interval("discount", self.discount)
+        _unit_interval("trace", self.trace)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
+
+    @property
+    def critics(self) -> int:
+        return 4
+
+    def advantages(self, decisions: Decisions) -> Tensor:
+        """Each member's generalised advantage [N, T, K]."""
+        value, following = decisions.value, decisions.next_value
+        if value.dim() == 2:  # an ensemble of one
+            value, following = value.unsqueeze(-1), following.unsqueeze(-1)
+        rows, columns, members = value.shape
+
+        def many(column: Tensor) -> Tensor:
+            """[N, T] once for each member, as rows."""
+            return column.repeat_interleave(members, 0)
+
+        estimate = gae(
+            many(read(self.reward, decisions, type(self).__name__)),
+            value.movedim(2, 1).reshape(-1, columns),
+            following.movedim(2, 1).reshape(-1, columns),
+            many(decisions.terminated),
+            many(decisions.truncated),
+            many(decisions.mask),
+            self.discount,
+            self.trace,
+        )
+        return estimate.view(rows, members, columns).movedim(1, 2)
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        found = self.advantages(decisions) + decisions.value.reshape(*decisions.mask.shape, -1)
+        return torch.where(decisions.mask.unsqueeze(-1), found, 0.0)
+
+
+@dataclass(frozen=True)
+class MemberGAE(MemberReturn):
+    """The mean over K critics of each one's generalised advantage [N, T]."""
+
+    def __call__(self, decisions: Decisions) -> Tensor:
+        return self.advantages(decisions).mean(-1)
 
 
 @dataclass(frozen=True)

@@ -121,13 +121,13 @@ def obstacles(method: Method, engine: Engine) -> list[str]:
 
 def native(entry: Card, method: Method) -> Support:
     """Whether our own trainer has a world and a sampler for `method`."""
-    from ascent.systems.assembly import ALSO, FED, REPLAYED
+    from ascent.systems.assembly import ALSO, FED, replayed
     from ascent.systems.supervised import GIVEN
 
     if entry.family == "supervised":
         given = GIVEN
     elif entry.family == "control":
-        given = FED["off_policy" if entry.slug in REPLAYED else "control"]
+        given = FED["off_policy" if replayed(method) else "control"]
     else:
         given = FED["language"] | ALSO.get(entry.slug, frozenset())
     missing = method.needs - given - DEFAULTED - {"mask"}

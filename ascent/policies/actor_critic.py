@@ -17,6 +17,7 @@ from ascent.core.random import generator
 from ascent.policies.action_head import Acting, Density, Head
 from ascent.policies.policy import Probe
 
+SPREAD = "probe:value_spread"
 Activation = Literal["tanh", "relu"]
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh_, "relu": torch.relu_}
 """In place, of a fresh product: half the memory traffic."""
@@ -145,6 +146,9 @@ class ActorCritic(nn.Module):
         head: family of the action distribution.
         hidden: sizes of the hidden layers of each network; () is a linear (with one-hot states, tabular) policy.
         critic: build the value network; without it `value` cannot be asked for.
+        members: K values on one trunk, [N, T, K]; None is one value [N, T].
+        spread: each member also says how wide its error is, the probe "value_spread" [N, T, K], unbounded; the number
+            that it says at first. None says nothing.
         activation: "tanh" or "relu".
         log_std: initial state-independent log standard deviation.
         gain: of the actor's last layer (0.01 starts near uniform or zero mean; 0 exactly there).
@@ -164,6 +168,8 @@ class ActorCritic(nn.Module):
         log_std: float = 0.0,
         gain: float = 0.01,
         seed: int = 0,
+        members: int | None = None,
+        spread: float | None = None,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -171,19 +177,36 @@ class ActorCritic(nn.Module):
         self.head = head
         self.actor = MLP((observation_size, *hidden, head.outputs), gain, generator(seed, "actor"), activation)
         self.critic: MLP | None = None
+        if members is None and spread is not None:
+            raise ValueError(f"spread is said by the members of an ensemble; got spread={spread!r} with members=None.")
+        self.members, self.spread = members, spread
         if critic:
-            self.critic = MLP((observation_size, *hidden, 1), 1.0, generator(seed, "critic"), activation)
+            outputs = (members or 1) * (1 if spread is None else 2)
+            self.critic = MLP((observation_size, *hidden, outputs), 1.0, generator(seed, "critic"), activation)
+            if spread is not None:
+                with torch.no_grad():
+                    self.critic.layers[-1].get_parameter("bias")[1::2] = spread
         self.log_std = nn.Parameter(torch.full((head.dimensions,), log_std)) if head.continuous else None
 
     def numpy_actor(self) -> Actor:
         """The actor on views of the present weights; take a new one after they moved to another device."""
         return Actor(self.head, self.log_std, self.actor.numpy())
 
-    def _value(self, observation: Tensor) -> Tensor:
+    def _said(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Values [...], or [..., K] of members, and the spreads [..., K] that they say."""
         if self.critic is None:
             raise ValueError("this policy has no critic, so it gives no value; build it with critic=True.")
-        flat = observation.reshape(-1, observation.shape[-1])
-        return self.critic.last(self.critic.hidden(flat)).view(observation.shape[:-1])
+        lead = observation.shape[:-1]
+        outputs = self.critic.last(self.critic.hidden(observation.reshape(-1, observation.shape[-1])))
+        if self.members is None:
+            return outputs.view(lead), None
+        if self.spread is None:
+            return outputs.view(*lead, self.members), None
+        value, spread = outputs.view(*lead, self.members, 2).unbind(-1)
+        return value, spread
+
+    def _value(self, observation: Tensor) -> Tensor:
+        return self._said(observation)[0]
 
     def evaluate(
         self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] | None = None
@@ -200,7 +223,8 @@ class ActorCritic(nn.Module):
         observation = decisions.context["observation"]
         columns: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
-        if needs - {"value"}:
+        acts = needs - {"value", SPREAD}
+        if acts:
             hidden = self.actor.hidden(observation.reshape(-1, observation.shape[-1]))
             outputs = self.actor.last(hidden)
             shape = decisions.mask.shape
@@ -210,11 +234,15 @@ class ActorCritic(nn.Module):
                 self.log_std,
                 hidden.view(*shape, -1),
                 decisions,
-                needs,
+                acts,
                 probes or {},
             )
         if "value" in needs:
-            columns["value"] = self._value(observation)
+            columns["value"], spread = self._said(observation)
+            if SPREAD in needs:
+                if spread is None:
+                    raise ValueError("this policy's values have no spread; build it with members=K and spread=0.")
+                found["value_spread"] = spread
         return Evaluation(**columns, probes=found)
 
     @torch.no_grad()
@@ -234,7 +262,7 @@ class ActorCritic(nn.Module):
             rows, width = edge.shape
             seen = torch.cat([observation.flatten(0, 1), decisions.context["next_observation"][edge]])
             values = self._value(seen)
-            value = values[: rows * width].view(rows, width)
+            value = values[: rows * width].view(rows, width, *values.shape[1:])
             columns["value"] = value
             columns["next_value"] = following_values(value, values[rows * width :], edge, decisions.terminated)
         elif "value" in needs:
@@ -248,11 +276,11 @@ class ActorCritic(nn.Module):
 
 
 def following_values(value: Tensor, edge_values: Tensor, edge: Tensor, terminated: Tensor) -> Tensor:
-    """[N, T] values of the successors, from values [N, T] and those of the B boundaries `edge` [N, T]."""
+    """Values of the successors, from values [N, T] (or [N, T, K]) and those of the B boundaries `edge` [N, T]."""
     following = torch.zeros_like(value)
     following[:, :-1] = value[:, 1:]
     following[edge] = edge_values
-    return following.masked_fill_(terminated, 0.0)
+    return following.masked_fill_(terminated.view(*terminated.shape, *(1,) * (value.dim() - 2)), 0.0)
 
 
 def evaluate_head(

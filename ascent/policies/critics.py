@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.random import generator
-from ascent.policies.actor_critic import ACTIVATIONS, Activation
+from ascent.policies.actor_critic import ACTIVATIONS, SPREAD, Activation
 from ascent.policies.policy import Probe
 
 
@@ -27,6 +27,8 @@ class Critics(nn.Module):
         activation: "relu" or "tanh".
         seed: of the initial weights, uniform within 1 / sqrt(inputs) as in `torch.nn.Linear`.
         final: bound of the last layer's initial weights instead, > 0; None takes the same.
+        spread: each network also says how wide its error is, the probe "value_spread" [N, T, K], unbounded; the number
+            that it says at first. None says nothing.
 
     Parameters are `weight.<layer>` [K, inputs, outputs] and `bias.<layer>` [K, 1, outputs].
     """
@@ -42,6 +44,7 @@ class Critics(nn.Module):
         activation: Activation = "relu",
         seed: int = 0,
         final: float | None = None,
+        spread: float | None = None,
     ) -> None:
         super().__init__()
         if count < 1:
@@ -49,13 +52,16 @@ class Critics(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}.")
         self.count, self.activation = count, activation
-        sizes = (observation_size + action_size, *hidden, 1)
+        sizes = (observation_size + action_size, *hidden, 1 if spread is None else 2)
+        self.spread = spread
         draw = generator(seed, "critics")
         weights, biases = [], []
         for place, (inputs, outputs) in enumerate(pairwise(sizes)):
             bound = final if final is not None and place == len(sizes) - 2 else 1.0 / math.sqrt(inputs)
             weights.append(bound * (2.0 * torch.rand(count, inputs, outputs, generator=draw) - 1.0))
             biases.append(bound * (2.0 * torch.rand(count, 1, outputs, generator=draw) - 1.0))
+        if spread is not None:
+            biases[-1][..., 1] = spread
         self.weight = nn.ParameterList(weights)
         self.bias = nn.ParameterList(biases)
         # Walking parameter lists costs as much as a small layer, so the layers are looked up once.
@@ -70,15 +76,28 @@ class Critics(nn.Module):
             first: only the first so many critics; None is all K.
         """
         count = self.count if first is None else first
-        lead = observation.shape[:-1]
+        x = self._hidden(observation, action, frozen, count)
+        weight, bias = (self._cut(tensor, frozen, count) for tensor in self.layers[-1])
+        if self.spread is not None:
+            weight, bias = weight[..., :1], bias[..., :1]
+        # A product with a single column is several times faster as a sum than as a batched product.
+        return (x * weight.mT).sum(-1).add_(bias[..., 0]).t().reshape(*observation.shape[:-1], count)
+
+    def _hidden(self, observation: Tensor, action: Tensor, frozen: bool, count: int) -> Tensor:
+        """The last hidden activation [count, B, H] of the first `count` networks."""
         x = torch.cat((observation, action), dim=-1).view(-1, observation.shape[-1] + action.shape[-1])
         x = x.expand(count, *x.shape)
         for weight, bias in self.layers[:-1]:
             weight, bias = self._cut(weight, frozen, count), self._cut(bias, frozen, count)
             x = ACTIVATIONS[self.activation](torch.bmm(x, weight).add_(bias))
-        weight, bias = (self._cut(tensor, frozen, count) for tensor in self.layers[-1])
-        # A product with a single column is several times faster as a sum than as a batched product.
-        return (x * weight.mT).sum(-1).add_(bias[..., 0]).t().reshape(*lead, count)
+        return x
+
+    def said(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and spreads [..., K]."""
+        weight, bias = self.layers[-1]
+        both = torch.bmm(self._hidden(observation, action, False, self.count), weight) + bias
+        value, spread = both.transpose(0, 1).reshape(*observation.shape[:-1], self.count, 2).unbind(-1)
+        return value, spread
 
     def _cut(self, parameter: Tensor, frozen: bool, count: int) -> Tensor:
         """The stacked parameter of the first `count` critics, a constant if frozen."""
@@ -88,8 +107,14 @@ class Critics(nn.Module):
     def evaluate(
         self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] | None = None
     ) -> Evaluation:
-        """`value` [N, T, K]: Q_k of the recorded observation and action, with gradient."""
-        return Evaluation(value=self(decisions.context["observation"], decisions.action))
+        """`value` [N, T, K]: Q_k of the recorded observation and action, with gradient; and `value_spread` if asked."""
+        observation = decisions.context["observation"]
+        if SPREAD not in needs:
+            return Evaluation(value=self(observation, decisions.action))
+        if self.spread is None:
+            raise ValueError("these critics have no spread; build them with spread=0.")
+        value, spread = self.said(observation, decisions.action)
+        return Evaluation(value=value, probes={"value_spread": spread})
 
     def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
         """The decisions as they are: what follows an action is told by the target networks, not by these."""

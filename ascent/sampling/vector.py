@@ -48,6 +48,7 @@ class VectorSampler:
         discount: of the return whose deviation scales rewards.
         log_probs: record `behaviour_log_prob`; off, for policies without one and methods that do not ask for it.
         exchange: with the processes of `share`, so that all normalise by the same statistics, those of all copies.
+        elapsed: record the extra "elapsed", how many decisions of its episode lie before a decision.
 
     `act` gives Decisions with context "observation" and "next_observation" [N, T, O] (the true successor,
     an episode's final observation included), `action`, `behaviour_log_prob`, `reward`, `terminated`,
@@ -67,6 +68,7 @@ class VectorSampler:
         discount: float = 0.99,
         exchange: Exchange = alone,
         log_probs: bool = True,
+        elapsed: bool = False,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be an integer >= 1; got {steps!r}.")
@@ -85,6 +87,7 @@ class VectorSampler:
         self.reward_scale = RewardScale(count, discount, exchange=exchange) if normalise_reward else None
         self.exchange = exchange
         self.log_probs = log_probs
+        self.elapsed = elapsed
         self.consumed = 0
         self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self.finished: list[tuple[float, int]] = []
@@ -150,6 +153,7 @@ class VectorSampler:
         episodes = np.empty((steps, count), np.int64)
         actions: list[NDArray[Any]] = []
 
+        ages = [len(past) for past in self._history]
         self.finished = []
         raw = self._raw
         observation = self._seen(raw)
@@ -207,6 +211,8 @@ class VectorSampler:
             extras = {"raw_observation": rows_first(raws), "raw_next_observation": rows_first(raw_successors)}
         if raw_rewards is not None:
             extras["raw_reward"] = rows_first(raw_rewards.astype(np.float32))
+        if self.elapsed:
+            extras["elapsed"] = rows_first(since_start(np.array(ages), terminated | truncated))
         context = {"observation": rows_first(observations), "next_observation": rows_first(successors)}
         if first_memory is not None:
             context["memory"] = torch.from_numpy(first_memory)
@@ -292,6 +298,17 @@ class VectorSampler:
             if past:
                 raw[place] = self.environments.replay(place, past)
         self._raw = raw
+
+
+def since_start(ages: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """[T, E] decisions of the running episode before each one, from those before the first [E] and the ends [T, E]."""
+    steps = len(ended)
+    moments = np.arange(steps)[:, None]
+    # The last column after which an episode ended, before each moment; none: the episode began `ages` before the first.
+    begun = np.maximum.accumulate(np.where(ended, moments + 1, -ages), axis=0)
+    begun = np.concatenate([-ages[None], begun[:-1]])
+    found: NDArray[np.int64] = moments - begun
+    return found
 
 
 def rows_first(time_major: NDArray[Any]) -> Tensor:

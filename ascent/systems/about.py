@@ -13,7 +13,7 @@ from typing import Any
 from ascent.core.method import Method
 from ascent.core.registry import card
 from ascent.systems.arms import Chosen, arm_config
-from ascent.systems.assembly import REPLAYED
+from ascent.systems.assembly import replayed
 from ascent.systems.config import Config, ControlConfig, LanguageConfig
 from ascent.systems.manifest import version
 from ascent.systems.run import WHOLE
@@ -43,7 +43,7 @@ def kind(method: Method) -> str:
     """A method's place in the pictures, by what it learns from."""
     if card(method.slug).family == "supervised" or any(need.startswith("teacher") for need in method.needs):
         return "written solutions or a teacher"
-    if method.slug in REPLAYED:
+    if replayed(method):
         return "a replay memory"
     if method.advantage is None:
         return "rewards against a reference"

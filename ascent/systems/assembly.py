@@ -37,17 +37,19 @@ SHARED = ["action", "behaviour_log_prob", "old_log_prob", "reward", "terminated"
 SHARED += ["index", "log_prob", "entropy", "features"]
 FED = {
     "language": frozenset({*SHARED, "reference_log_prob", "group", "key", "policy_version", "budget"}),
-    "control": frozenset({*SHARED, "trajectory", "outputs"}),
+    "control": frozenset({*SHARED, "trajectory", "elapsed", "outputs", "probe:value_spread"}),
     "off_policy": frozenset(
         {*("action", "reward", "terminated", "truncated", "trajectory", "index", "action_noise", "outcome", "value")}
         | {*("next_value", "next_log_prob", "temperature", "own_log_prob")}
-        | {*("probe:own_log_prob", "probe:temperature")}
+        | {*("probe:own_log_prob", "probe:temperature", "probe:value_spread")}
     ),
 }
 """Columns that the samplers, policies and scorers of a family give; off-policy ones are annotated at each draw."""
 
-REPLAYED = frozenset({"sac", "td3", "ddpg"})
-"""Methods whose assembly is `off_policy`."""
+
+def replayed(method: Method) -> bool:
+    """Whether a control method's critic is a method of its own, so that its assembly is `off_policy`."""
+    return "critic" in method.companions
 
 
 ALSO = {
@@ -61,8 +63,8 @@ ALSO = {
 def refuse_unfed(config: Config, method: Method) -> None:
     """Raise BadConfig, naming the missing needs, where the configured world cannot feed the method."""
     family = "control" if isinstance(config, ControlConfig) else "language"
-    replayed = family == "control" and method.slug in REPLAYED
-    given = FED["off_policy" if replayed else family] | DEFAULTED | {"mask"}
+    off_policy = family == "control" and replayed(method)
+    given = FED["off_policy" if off_policy else family] | DEFAULTED | {"mask"}
     fed = given | ALSO.get(config.method, frozenset())
     if method.slug in {card.slug for card in cards() if card.family == "supervised"}:
         raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from its own samples; choose another.")

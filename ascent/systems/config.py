@@ -72,16 +72,7 @@ class RunConfig:
 
     def parameters(self) -> dict[str, Any]:
         """The method's keyword arguments out of `set`."""
-        found: dict[str, Any] = {}
-        for entry in self.set:
-            name, equals, text = entry.partition("=")
-            if not equals or not name:
-                raise BadConfig(f"set takes name=value; got {entry!r}. Example: --set clip_low=0.2")
-            try:
-                found[name] = json.loads(text)
-            except json.JSONDecodeError:
-                found[name] = text
-        return found
+        return named_values("set", self.set, "--set clip_low=0.2")
 
     def composed(self) -> Method:
         """The method with this run's parameters, plan and learning rate."""
@@ -202,6 +193,8 @@ class ControlConfig(RunConfig):
 
     env: str
     """Any Gymnasium id."""
+    env_set: tuple[str, ...] = ()
+    """Arguments of the environment as name=value (JSON values): --env-set gravity=-9 enable_wind=true"""
     environments: int = 4
     """Copies stepped side by side, >= 1."""
     horizon: int | None = None
@@ -230,10 +223,16 @@ class ControlConfig(RunConfig):
             positive(self, "horizon")
         if self.hidden is not None and (not self.hidden or min(self.hidden) < 1):
             raise BadConfig(f"hidden must be one or more widths >= 1; got {self.hidden}.")
+        self.env_arguments  # noqa: B018  (refuses what is no name=value)
 
     @property
     def world(self) -> str:
         return self.env.replace("/", "-")
+
+    @property
+    def env_arguments(self) -> dict[str, Any]:
+        """The environment's keyword arguments out of `env_set`."""
+        return named_values("env_set", self.env_set, "--env-set gravity=-9")
 
 
 Config = LanguageConfig | ControlConfig
@@ -263,6 +262,20 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def named_values(field: str, entries: tuple[str, ...], example: str) -> dict[str, Any]:
+    """Keyword arguments out of "name=value" entries; a value that is no JSON is a string."""
+    found: dict[str, Any] = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        if not equals or not name:
+            raise BadConfig(f"{field} takes name=value; got {entry!r}. Example: {example}")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found
 
 
 def positive(config: object, name: str) -> None:

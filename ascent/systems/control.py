@@ -11,13 +11,15 @@ import numpy as np
 from safetensors.torch import save_file
 
 from ascent.core.method import Method
+from ascent.core.uncertainty import LAPLACE
 from ascent.evaluation.returns import evaluate_returns
 from ascent.policies.action_head import Head
-from ascent.policies.actor_critic import ActorCritic
+from ascent.policies.actor_critic import SPREAD, ActorCritic
 from ascent.policies.recurrent import RecurrentActorCritic
 from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, ControlConfig
+from ascent.systems.environments import copies
 from ascent.systems.manifest import write
 from ascent.training.learn import Learn
 from ascent.training.loop import System
@@ -41,7 +43,8 @@ def build(config: ControlConfig, method: Method, processes: Processes) -> Assemb
     environments, policy = world(config, method, processes)
     steps = horizon(config, environments)
     refuse_small(method.plan, config.environments, config.environments, config.environments * steps)
-    sampler = VectorSampler(policy, environments, steps, **sampling(config, environments, processes))
+    options = sampling(config, environments, processes)
+    sampler = VectorSampler(policy, environments, steps, elapsed="elapsed" in method.needs, **options)
     memory = Fresh()
     learn = Learn(
         "policy", policy, method, memory, seed=config.seed, micro_rows=config.micro_rows, monitor=frozenset({"entropy"})
@@ -72,13 +75,17 @@ def world(config: ControlConfig, method: Method, processes: Processes) -> tuple[
         raise BadConfig(
             f"environments must be a multiple of the {processes.count} processes; got {config.environments}."
         )
-    environments = Environments(config.env, config.environments // processes.count)
+    environments = copies(config, config.environments // processes.count)
     head = Head.of(environments.actions)
     critic = bool({"value", "next_value"} & method.needs)
     size = environments.observation_size
     if config.recurrent:
         return environments, RecurrentActorCritic(size, head, widths(config)[-1], critic, seed=config.seed)
-    return environments, ActorCritic(size, head, widths(config), critic, seed=config.seed)
+    members = method.parameters.get("members")
+    spread = LAPLACE if SPREAD in method.needs else None
+    return environments, ActorCritic(
+        size, head, widths(config), critic, seed=config.seed, members=members, spread=spread
+    )
 
 
 def widths(config: ControlConfig) -> tuple[int, ...]:
@@ -111,9 +118,10 @@ def evaluator(
     """Returns over held-out episodes with deterministic actions."""
 
     def evaluate(step: int) -> Mapping[str, float]:
-        found = evaluate_returns(
-            policy, config.env, config.episodes, observation_statistics=sampler.observation_statistics
-        )
+        held_out = copies(config, min(4, config.episodes))
+        statistics = sampler.observation_statistics
+        found = evaluate_returns(policy, held_out, config.episodes, observation_statistics=statistics)
+        held_out.close()
         return {"return": found.mean, "deviation": found.deviation, "length": float(found.lengths.mean())}
 
     return evaluate
@@ -134,7 +142,12 @@ def saver(config: ControlConfig, policy: Controller, sampler: VectorSampler) -> 
         )
         statistics = sampler.observation_statistics
         seen = None if statistics is None else {k: _plain(v) for k, v in statistics.state_dict().items()}
-        description = {"env": config.env, "hidden": list(widths(config)), "recurrent": config.recurrent}
+        description = {
+            "env": config.env,
+            "env_set": config.env_arguments,
+            "hidden": list(widths(config)),
+            "recurrent": config.recurrent,
+        }
         write(folder / "policy.json", {**description, "observation_statistics": seen})
 
     return save

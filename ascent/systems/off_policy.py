@@ -24,13 +24,16 @@ from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.random import Ahead, key
+from ascent.core.uncertainty import LAPLACE
 from ascent.evaluation.returns import evaluate_returns
 from ascent.methods.td3 import smoothed
+from ascent.policies.actor_critic import SPREAD, Activation
 from ascent.policies.continuous import ContinuousActor, ContinuousHead, Judged, Temperature, standard_normal
 from ascent.policies.critics import Critics
 from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, ControlConfig
+from ascent.systems.environments import copies
 from ascent.systems.manifest import write
 from ascent.training.learn import Learn
 from ascent.training.loop import System
@@ -42,6 +45,8 @@ from ascent.worlds.gym import Environments
 WIDTHS = {"sac": (256, 256), "td3": (400, 300), "ddpg": (400, 300)}
 FINAL = {"ddpg": 3e-3}
 """Bound of the last layer's initial weights, where the paper sets it."""
+ACTIVATIONS: Mapping[str, Activation] = {"ggtd": "tanh"}
+"""Of the hidden layers where it is not "relu"."""
 BLOCK = 64  # environment steps of a run's step, unless `horizon` says otherwise
 
 
@@ -124,7 +129,7 @@ def refuse_options(config: Config, method: Method, processes: Processes) -> None
 def bounded(config: ControlConfig, method: Method) -> Environments:
     """The environment's copies, their actions scaled from [-1, 1]. Raises BadConfig for any other action space."""
     try:
-        return Environments(config.env, config.environments, squashed=True)
+        return copies(config, config.environments, squashed=True)
     except ValueError as error:
         if "squashed" not in str(error):
             raise
@@ -152,8 +157,11 @@ def networks(config: ControlConfig, method: Method, environments: Environments) 
         start=-(-int(sizes["start"]) // config.environments),
     )
     final = FINAL.get(method.slug)
-    actor = ContinuousActor(size, head, hidden, seed=config.seed, final=final)
-    critics = Critics(size, actions, int(sizes.get("critics", 1)), hidden, seed=config.seed, final=final)
+    activation = ACTIVATIONS.get(method.slug, "relu")
+    actor = ContinuousActor(size, head, hidden, activation, config.seed, final)
+    count = int(sizes.get("critics", 1)) * int(sizes.get("members", 1))
+    spread = LAPLACE if SPREAD in method.companions["critic"].needs else None
+    critics = Critics(size, actions, count, hidden, activation, config.seed, final, spread)
     return Models(
         actor,
         critics,
@@ -243,7 +251,9 @@ def evaluator(config: ControlConfig, actor: ContinuousActor) -> Callable[[int], 
     """Returns over held-out episodes with the actions' means."""
 
     def evaluate(step: int) -> Mapping[str, float]:
-        found = evaluate_returns(actor, config.env, config.episodes, squashed=True)
+        held_out = copies(config, min(4, config.episodes), squashed=True)
+        found = evaluate_returns(actor, held_out, config.episodes)
+        held_out.close()
         return {"return": found.mean, "deviation": found.deviation, "length": float(found.lengths.mean())}
 
     return evaluate
@@ -256,7 +266,12 @@ def saver(config: ControlConfig, method: Method, actor: ContinuousActor) -> Call
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: x.contiguous() for name, x in actor.state_dict().items()}, folder / "policy.safetensors")
         hidden = [layer.out_features for layer in list(actor.network.layers)[:-1]]
-        description: dict[str, Any] = {"env": config.env, "hidden": hidden, "soft": actor.head.soft}
+        description: dict[str, Any] = {
+            "env": config.env,
+            "env_set": config.env_arguments,
+            "hidden": hidden,
+            "soft": actor.head.soft,
+        }
         write(folder / "policy.json", {**description, "observation_statistics": None})
 
     return save

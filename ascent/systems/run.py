@@ -36,6 +36,8 @@ WHOLE = {
     "capo": "capo",
     "p3o": "p3o",
     "stabilizing_rl": "stabilizing_rl",
+    "submodular_rl": "submodular_rl",
+    "ggtd": "ggtd",
     "otr": "supervised",
     "sft": "supervised",
 }

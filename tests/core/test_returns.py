@@ -11,7 +11,7 @@ from torch import Tensor
 import ascent
 from ascent.core.decisions import Decisions, MissingColumn
 from ascent.core.random import generator
-from ascent.core.returns import GAE, LambdaReturn, RewardToGo, Score, backward_sum, discounted_sum, gae
+from ascent.core.returns import GAE, LambdaReturn, RewardToGo, Score, SoFar, backward_sum, discounted_sum, gae
 
 
 def episodes(rows: int, columns: int, seed: int, holes: float = 0.3) -> Decisions:
@@ -226,3 +226,22 @@ def test_the_credit_estimates_once_and_gives_both_as_they_were():
     other = method.replace(value_target=LambdaReturn(0.5, 0.5)).credit(decisions)
     assert torch.equal(other.value_target, LambdaReturn(0.5, 0.5)(decisions))
     assert not torch.equal(other.value_target, credited.value_target)
+
+
+def test_sums_so_far_and_to_go_add_up_to_the_episodes_total():
+    draw = torch.Generator().manual_seed(0)
+    reward = torch.rand(6, 9, dtype=torch.float64, generator=draw)
+    ended = torch.rand(6, 9, generator=draw) < 0.2
+    batch = Decisions(
+        mask=torch.ones(6, 9, dtype=torch.bool), reward=reward, terminated=ended, truncated=torch.zeros_like(ended)
+    )
+    whole = SoFar()(batch) + RewardToGo()(batch) - reward
+    for row in range(6):
+        start = 0
+        for column in range(9):
+            if ended[row, column] or column == 8:
+                total = reward[row, start : column + 1].sum()
+                torch.testing.assert_close(whole[row, start : column + 1], total.expand(column + 1 - start))
+                start = column + 1
+    with pytest.raises(ValueError, match="scale must be > 0"):
+        SoFar(scale=0.0)

@@ -67,6 +67,16 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "engines", "truncation": 1.1, "replay": "R3"},
         {"engine_correction": False, "length_norm": True, "clip_low": None},
     ],
+    "submodular_rl": [
+        {"credit": "official", "baseline": "none", "start_value": 1.0, "scale": 4.0},
+        {"credit": "trajectory"},
+        {"baseline": "critic"},
+    ],
+    "ggtd": [
+        {"variant": "iv_gd", "members": 3, "least": 4},
+        {"variant": "ggd", "over": "batch", "form": "product", "detach": True},
+        {"algorithm": "sac", "members": 4, "reduction": "token-sum"},
+    ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [

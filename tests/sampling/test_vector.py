@@ -15,7 +15,7 @@ from gymnasium import spaces
 from ascent.policies.action_head import Head
 from ascent.policies.actor_critic import ActorCritic
 from ascent.policies.recurrent import RecurrentActorCritic
-from ascent.sampling.vector import VectorSampler
+from ascent.sampling.vector import VectorSampler, since_start
 from ascent.worlds.gym import Environments
 
 
@@ -219,3 +219,18 @@ def test_bad_arguments_and_foreign_states_are_refused():
 def test_columns_are_contiguous_so_that_a_checkpoint_changes_no_sum():
     decisions = sampler_for("Pendulum-v1", normalise_observation=True, recurrent=True).act(0)
     assert all(tensor.is_contiguous() for tensor in decisions.to_tensors().values())
+
+
+def test_elapsed_counts_from_the_start_of_each_episode_across_calls() -> None:
+    ages, ended = np.array((2, 0)), np.array(((False, True), (True, False), (False, False)))
+    assert since_start(ages, ended).tolist() == [[2, 0], [3, 0], [0, 1]]
+    policy = ActorCritic(4, Head.of(Environments("CartPole-v1").actions), seed=0)
+    sampler = VectorSampler(policy, Environments("CartPole-v1", 2), 37, seed=3, elapsed=True)
+    before = [0, 0]
+    for _ in range(3):
+        batch = sampler.act()
+        over = (batch.terminated | batch.truncated).tolist()
+        for row in range(2):
+            for column in range(37):
+                assert int(batch.extras["elapsed"][row, column]) == before[row]
+                before[row] = 0 if over[row][column] else before[row] + 1

@@ -151,3 +151,10 @@ def test_a_run_folder_has_a_name_of_its_own() -> None:
         "runs/grpo-reasoning_gym-chain_sum-seed3"
     )
     assert ControlConfig(method="ppo", env="ascent/TwoStep-v0").folder == Path("runs/ppo-ascent-TwoStep-v0-seed0")
+
+
+def test_arguments_of_an_environment_are_read_and_refused_by_name() -> None:
+    config = ControlConfig(method="ppo", env="CartPole-v1", env_set=("sutton_barto_reward=true", "name=plain"))
+    assert config.env_arguments == {"sutton_barto_reward": True, "name": "plain"}
+    with pytest.raises(BadConfig, match="env_set takes name=value"):
+        ControlConfig(method="ppo", env="CartPole-v1", env_set=("gravity",))
