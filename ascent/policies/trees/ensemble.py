@@ -26,8 +26,8 @@ class Optimiser:
 
     Attributes:
         start, stop: columns start .. stop - 1.
-        rate: of the first tree's predecessor; tree t = 0, 1, ... has rate + (t + 1) / trees * (final - rate).
-        final: where the rate ends, and below which it does not fall; None keeps `rate`.
+        rate: of the first tree; tree t = 0, 1, ... has rate + min(t / trees, 1) * (final - rate).
+        final: where the rate stays in the end; None keeps `rate`.
         trees: over which it moves, >= 1.
     """
 
@@ -39,9 +39,8 @@ class Optimiser:
 
     def at(self, tree: int) -> float:
         """The rate of a tree."""
-        if self.final is None:
-            return self.rate
-        return max(self.rate + (tree + 1) / self.trees * (self.final - self.rate), self.final)
+        final = self.rate if self.final is None else self.final
+        return self.rate + min(tree / self.trees, 1.0) * (final - self.rate)
 
 
 class Ensemble:
