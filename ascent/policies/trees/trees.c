@@ -117,7 +117,8 @@ void add(const float *x, int64_t n, int64_t features, int64_t first, int64_t las
             const int32_t *f = feature + t * splits;
             const float *v = threshold + t * splits;
             const uint8_t *e = equal + t * splits;
-            int32_t leaf[BLOCK] = {0};
+            int32_t leaf[BLOCK];
+            memset(leaf, 0, sizeof(int32_t) * (size_t)rows);
             for (int64_t level = 0; level < depth; level++) {
                 if (oblivious) {
                     const float value = v[level];
