@@ -26,6 +26,7 @@ ROOM: dict[str, tuple[dict[str, Any] | None, str]] = {
     "trees, separate": ({"shared": False}, "category"),
     "trees, one rate": ({"one_rate": True}, "category"),
     "trees, codes as numbers": ({}, "integer"),
+    "trees, 20 walks": ({"passes": 20}, "category"),
     "network, codes as numbers": (None, "integer"),
     "network, one-hot": (None, "one_hot"),
 }
@@ -35,7 +36,7 @@ POLE_STEPS = 60
 
 
 def room(arm: str, rate: float, seed: int) -> dict[str, Any]:
-    """PPO in a DoorKey room of 4 x 4 cells: 4 passes of 8 minibatches over 2048 steps for every arm."""
+    """PPO in a DoorKey room of 4 x 4 cells: 4 walks of 8 minibatches over 2048 steps for every arm but the last trees."""
     trees, observation = ROOM[arm]
     plan = {"passes": 4, "minibatches": 8, "entropy_coefficient": 0.01}
     if trees is None:
@@ -43,21 +44,20 @@ def room(arm: str, rate: float, seed: int) -> dict[str, Any]:
     else:
         own = dict(trees)
         value_rate = rate if own.pop("one_rate", False) else rate / 10
-        method = ascent.method("gbrl", learning_rate=rate, value_learning_rate=value_rate, **plan, **own)
+        method = ascent.method("gbrl", learning_rate=rate, value_learning_rate=value_rate, **{**plan, **own})
     arguments = {"observation": observation, "size": 4, "steps": 60}
     environments = Environments("ascent/DoorKey-v0", ROOM_COPIES, arguments=arguments, codes=trees is not None)
     return learned(method, environments, ROOM_HORIZON, ROOM_STEPS, seed)
 
 
 def pole(arm: str, rate: float, seed: int) -> dict[str, Any]:
-    """CartPole-v1, 1024 steps a collection. Trees: the paper's CartPole setting; network: PPO with four walks over each collection."""
+    """CartPole-v1, 1024 steps a collection: trees in the paper's setting, a network with four walks a collection."""
+    plan = {"discount": 0.98, "trace": 0.8, "minibatches": 16}
     if arm == "trees":
-        limits = {"max_policy_gradient": 100.0, "max_value_gradient": 10.0}
-        method = ascent.method(
-            "gbrl", learning_rate=rate, value_learning_rate=0.015, discount=0.98, trace=0.8, passes=1, minibatches=16, **limits
-        )
+        own: dict[str, Any] = {"value_learning_rate": 0.015, "max_policy_gradient": 100.0, "max_value_gradient": 10.0}
+        method = ascent.method("gbrl", learning_rate=rate, passes=1, **own, **plan)
     else:
-        method = ascent.method("ppo", learning_rate=rate, discount=0.98, trace=0.8, passes=4, minibatches=16)
+        method = ascent.method("ppo", learning_rate=rate, passes=4, **plan)
     return learned(method, Environments("CartPole-v1", 8), 128, POLE_STEPS, seed)
 
 
