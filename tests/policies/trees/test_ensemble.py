@@ -113,7 +113,7 @@ def test_fitting_lowers_the_loss_and_reports_it() -> None:
 
 
 def test_control_variates_leave_a_gradient_that_is_not_like_the_trees() -> None:
-    """Where M explains G wholly (one tree, full covariance) G - M stays; a constant M changes nothing."""
+    """One tree: M is 0.1 / sqrt(0.1) of its leaves; alpha is M's share in the gradient by least squares."""
     x = points(4)
     made = Ensemble(1, TreeShape(3), [False] * 3 + [True])
     gradient = x[:, :1].astype(np.float64)
@@ -122,7 +122,7 @@ def test_control_variates_leave_a_gradient_that_is_not_like_the_trees() -> None:
     leaf = made.array("value")[0][made.leaves(x)[0]].astype(np.float64)
     momentum = 0.1 * leaf / np.sqrt(0.1)
     momentum -= momentum.mean(0)
-    alpha = float(np.clip((gradient - gradient.mean()) .T @ momentum / (momentum.T @ momentum), -1, 1)[0, 0])
+    alpha = float(np.clip((gradient - gradient.mean()).T @ momentum / (momentum.T @ momentum), -1, 1)[0, 0])
     np.testing.assert_allclose(made.calmed(x, gradient, 0.9), gradient - alpha * momentum, rtol=1e-10)
 
 
