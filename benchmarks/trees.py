@@ -35,6 +35,7 @@ SIZES = (
 )
 SAME = 1e-6  # of values of size RATE in float32
 RATE, GATE = 0.05, 20
+NOISE, SHAKES = 1e-5, 40  # of the gradient; float32 sums of thousands err by about as much
 
 
 def theirs(features: int, outputs: int, shape: TreeShape) -> Any:
@@ -67,26 +68,50 @@ def data(samples: int, features: int, outputs: int, trees: int) -> tuple[NDArray
     return x, gradient.astype(np.float32)
 
 
-def gate(x: NDArray[np.float32], gradient: NDArray[np.float32], shape: TreeShape) -> float:
-    """Largest difference of what single trees say where they were grown.
+def gate(x: NDArray[np.float32], gradient: NDArray[np.float32], shape: TreeShape) -> tuple[float, int]:
+    """Largest difference of what single trees say where they were grown, and how many trees were left out of it.
 
-    There, because splits that divide their samples alike score alike: rounding says which of them is taken, and they
-    differ elsewhere only.
+    Where they were grown, because splits that divide these samples alike score alike: rounding says which of them is
+    taken, and they differ elsewhere only. Left out are trees that hang on the last bits of the published package's
+    float32 sums: some change of the gradient by NOISE of itself gives another tree here too.
 
     Raises:
-        AssertionError: a tree differs, so that the two sides do not do the same work.
+        AssertionError: another tree differs, or more than a quarter were left out: the sides do not do the same work.
     """
-    away = 0.0
+    away, unequal = 0.0, 0
     for rows, wanted in zip(x, gradient, strict=True):
         model = theirs(rows.shape[1], wanted.shape[1], shape)
         model.learner.step(rows, wanted.copy())
         found = np.asarray(model.learner.predict(rows, requires_grad=False, tensor=False)).reshape(wanted.shape)
-        own = Ensemble(wanted.shape[1], shape, [False] * rows.shape[1])
-        own.step(rows, wanted, [RATE] * wanted.shape[1])
-        away = max(away, float(np.abs(own.predict(rows) - found).max()))
-    if away > SAME:
-        raise AssertionError(f"trees of {shape} at {x.shape} differ from the published package's by {away:.2g}.")
-    return away
+        off = float(np.abs(said(rows, wanted, shape) - found).max())
+        if off > SAME and unstable(rows, wanted, shape):
+            unequal += 1
+        else:
+            away = max(away, off)
+    if away > SAME or unequal > len(x) / 4:
+        raise AssertionError(
+            f"trees of {shape} at {x.shape} differ from the published package's by {away:.2g}, and {unequal} more hang "
+            "on rounding."
+        )
+    return away, unequal
+
+
+def said(x: NDArray[np.float32], gradient: NDArray[np.floating], shape: TreeShape) -> NDArray[np.float64]:
+    """What one tree says where it was grown."""
+    made = Ensemble(gradient.shape[1], shape, [False] * x.shape[1])
+    made.step(x, gradient, [RATE] * gradient.shape[1])
+    return made.predict(x)
+
+
+def unstable(x: NDArray[np.float32], gradient: NDArray[np.float32], shape: TreeShape) -> bool:
+    """Whether a change of the gradient that float32 sums cannot tell changes the tree."""
+    draw = np.random.default_rng(0)
+    plain = said(x, gradient, shape)
+    for _ in range(SHAKES):
+        shaken = gradient * (1 + NOISE * draw.normal(size=gradient.shape))
+        if np.abs(said(x, shaken, shape) - plain).max() > SAME:
+            return True
+    return False
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -118,7 +143,7 @@ def measured(size: tuple[int, int, int, str, str], repeats: int, trees: int = TR
             made.step(rows, wanted, [RATE] * outputs)
         return made
 
-    away = gate(x[:GATE], gradient[:GATE], shape)
+    away, unequal = gate(x[:GATE], gradient[:GATE], shape)
     model, made = grow_theirs(), grow_ours()
     whole, few = np.ascontiguousarray(x[:8].reshape(-1, features)[:2048]), np.ascontiguousarray(x[0, :8])
 
@@ -142,7 +167,7 @@ def measured(size: tuple[int, int, int, str, str], repeats: int, trees: int = TR
         each = trees if name == "fit" else 1
         a, b = statistics.median(other_times) / each, statistics.median(own_times) / each
         rows[name] = {"gbrl_ms": 1e3 * a, "ascent_ms": 1e3 * b, "ratio": a / b}
-    return {"size": list(size), "trees": trees, "largest_difference": away, **rows}
+    return {"size": list(size), "trees": trees, "largest_difference": away, "unequal": unequal, **rows}
 
 
 def main() -> None:
@@ -161,7 +186,7 @@ def main() -> None:
             f"{name} {row[name]['gbrl_ms']:.3f} / {row[name]['ascent_ms']:.3f} ms = {row[name]['ratio']:.1f}x"
             for name in ("fit", "predict 2048", "predict 8")
         )
-        print(f"{size}: differ by {row['largest_difference']:.1g}  {words}", flush=True)
+        print(f"{size}: differ by {row['largest_difference']:.1g}, {row['unequal']} on rounding  {words}", flush=True)
     result = {"gbrl": gbrl.__version__, "compiled": kernels.library() is not None, "sizes": found}
     if given.output is not None:
         given.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -18,7 +18,7 @@ from ascent.core.plan import AppendTree, Linear
 from ascent.core.registry import card
 from ascent.methods.gbrl import WeightedLogProb
 from ascent.policies.trees.ensemble import Ensemble
-from ascent.systems.config import BadConfig, ControlConfig
+from ascent.systems.config import BadConfig, ControlConfig, LanguageConfig
 from ascent.systems.run import resume, train
 
 
@@ -114,7 +114,7 @@ def test_a_run_saves_trees_and_says_so(tmp_path: Path) -> None:
 )
 def test_any_surrogate_grows_trees(tmp_path: Path, method: str, options: tuple[str, ...]) -> None:
     if method == "capo":
-        with pytest.raises(BadConfig):
+        with pytest.raises(BadConfig, match="policy must be mlp for method 'capo'"):
             train(config(tmp_path / "run", method=method, set=options, policy="trees"))
         return
     result = train(config(tmp_path / "run", method=method, set=options, policy="trees", learning_rate=0.1))
@@ -146,6 +146,11 @@ def test_networks_and_layers_are_refused(tmp_path: Path) -> None:
         train(config(tmp_path / "run", set=("feature_weights=[1, 2]",)))
     with pytest.raises(BadConfig, match="policy must be"):
         config(tmp_path / "run", policy="forest")
+    for method in ("sac", "props", "ggtd"):
+        with pytest.raises(BadConfig, match=f"policy must be mlp for method '{method}'"):
+            train(config(tmp_path / "run", method=method, set=(), policy="trees"))
+    with pytest.raises(BadConfig, match="'gbrl' grows trees, which write no text"):
+        train(LanguageConfig(method="gbrl", output=str(tmp_path / "run"), quiet=True))
     assert not (tmp_path / "run").exists()
 
 

@@ -101,6 +101,8 @@ class Ensemble:
         self._arrays = {name: np.zeros((trees, *size), kind) for name, (size, kind) in shapes.items()}
         for name, array in old.items():
             self._arrays[name][: self.trees] = array[: self.trees]
+        self._read = tuple(self._arrays[name] for name in ("feature", "threshold", "equal", "move"))
+        self._addresses = kernels.addresses_of(*self._read)
 
     def array(self, name: str) -> NDArray[Any]:
         """One of feature, threshold, equal [T, S], value [T, L, D], count [T, L], rate [T, D], move [T, L, D]."""
@@ -156,7 +158,7 @@ class Ensemble:
         leaf = self.leaves(x)
         mean = np.zeros_like(found)
         for t in range(self.trees):
-            mean = decay * mean + (1 - decay) * self._arrays["value"][t][leaf[t]]
+            mean = decay * mean + (1 - decay) * self._arrays["value"][t][leaf[t]].astype(np.float64)
         mean = mean / np.sqrt(1 - decay**self.trees)
         mean -= mean.mean(0)
         variance = (mean**2).mean(0)
@@ -172,11 +174,10 @@ class Ensemble:
     def add(self, x: NDArray[np.float32], out: NDArray[np.float64], first: int = 0, last: int | None = None) -> None:
         """`out` [n, C] += the first C columns of trees first .. last - 1, one after the other."""
         x = np.ascontiguousarray(x, np.float32)
-        if x.ndim != 2 or x.shape[1] != self.features:
+        if x.ndim != 2 or x.shape[1] != len(self.categorical):
             raise ValueError(f"x must be [n, {self.features}]; got {list(x.shape)}.")
         last = self.trees if last is None else last
-        arrays = (self._arrays[name] for name in ("feature", "threshold", "equal", "move"))
-        kernels.add(x, first, last, self.shape.depth, self.oblivious, *arrays, out)
+        kernels.add(x, first, last, self.shape.depth, self.oblivious, *self._read, out, self._addresses)
 
     def predict(
         self, x: NDArray[np.float32], columns: int | None = None, trees: int | None = None

@@ -43,6 +43,11 @@ def _at(array: NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+def addresses_of(*arrays: NDArray[Any]) -> tuple[int, ...]:
+    """Where arrays lie in memory, for as long as somebody holds them."""
+    return tuple(_at(array) for array in arrays)
+
+
 def bins(x: NDArray[np.float32], values: NDArray[np.float32], offset: NDArray[np.int64], equal: Bytes) -> Ints:
     """[F, n] place of every sample among the candidates of each feature; those of feature f are
     `values[offset[f]:offset[f + 1]]`, ascending.
@@ -158,6 +163,7 @@ def add(
     equal: Bytes,
     step: NDArray[np.float32],
     out: Floats,
+    addresses: tuple[int, ...] | None = None,
 ) -> None:
     """`out` [n, C] += the first C columns of `step` [T, 2^depth, D] at the leaves of trees first .. last - 1.
 
@@ -165,11 +171,14 @@ def add(
         x: [n, F] rows without gaps.
         feature, threshold, equal: [T, S] splits: one a level where oblivious, else one an inner node, level by level;
             feature -1 sends everybody left.
+        addresses: of feature, threshold, equal and step, where the caller keeps them; to look them up costs as much as
+            to read a tree at a few samples.
     """
     if (native := library()) is not None:
+        n, features = x.shape
+        places = addresses or addresses_of(feature, threshold, equal, step)
         native.add(
-            *(_at(x), x.shape[0], x.shape[1], first, last, depth, oblivious, _at(feature), _at(threshold)),
-            *(_at(equal), _at(step), step.shape[2], out.shape[1], _at(out)),
+            _at(x), n, features, first, last, depth, oblivious, *places, step.shape[2], out.shape[1], _at(out)
         )
         return
     for start in range(first, last, CHUNK):
