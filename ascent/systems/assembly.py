@@ -68,7 +68,9 @@ def refuse_unfed(config: Config, method: Method) -> None:
     if method.slug in {card.slug for card in cards() if card.family == "supervised"}:
         raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from its own samples; choose another.")
     if family == "language" and isinstance(method.step, AppendTree):
-        raise BadConfig(f"method {method.slug!r} grows trees, which write no text; give --env, for example CartPole-v1.")
+        raise BadConfig(
+            f"method {method.slug!r} grows trees, which write no text; give --env, for example CartPole-v1."
+        )
     missing = sorted(method.needs - fed)
     if missing:
         fitting = [card.slug for card in cards() if card.family != "supervised" and card.build().needs <= given]

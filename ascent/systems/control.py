@@ -71,8 +71,10 @@ def planned(config: ControlConfig, method: Method) -> Method:
     """
     grows = isinstance(method.step, AppendTree)
     if grows and (config.policy == "mlp" or config.recurrent or config.hidden is not None):
-        raise BadConfig(f"policy must be trees for method {method.slug!r}, whose step appends a tree; drop --policy mlp, "
-                        "--recurrent and --hidden.")
+        raise BadConfig(
+            f"policy must be trees for method {method.slug!r}, whose step appends a tree; drop --policy mlp, "
+            "--recurrent and --hidden."
+        )
     if config.policy == "trees" and not grows:
         if config.learning_rate is not None:
             return method.replace(step=AppendTree(config.learning_rate))
@@ -131,7 +133,9 @@ def sampling(
     box = environments.actions.kind == "box"
     return {
         "seed": config.seed,
-        "normalise_observation": box and normalise if config.normalise_observation is None else config.normalise_observation,
+        "normalise_observation": box and normalise
+        if config.normalise_observation is None
+        else config.normalise_observation,
         "normalise_reward": box if config.normalise_reward is None else config.normalise_reward,
         "share": (processes.rank, processes.count),
         "exchange": alone if processes.count == 1 else lambda rows: np.concatenate(processes.everyone(rows)),

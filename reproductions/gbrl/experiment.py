@@ -7,8 +7,8 @@ Pole   CartPole-v1, trees in the paper's setting against a network: a tie is cla
 
 The network arms and the trees have each their own rate, the best of three by two pilot seeds; the controls take the
 trees' rate, and say nothing of what they could do with their own. The five seeds of the result are others. Every arm of
-a study has as many steps. In the room all walk four times over a collection, but for one more arm with the paper's
-twenty walks, five times as many updates. On CartPole trees walk once, as in the paper, and the network four times.
+a study has as many steps. In the room all walk four times over a collection: the paper's twenty walks of trees, five
+times as many updates, were not run. On CartPole trees walk once, as in the paper, and the network four times.
 """
 
 from __future__ import annotations

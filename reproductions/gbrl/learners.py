@@ -26,7 +26,6 @@ ROOM: dict[str, tuple[dict[str, Any] | None, str]] = {
     "trees, separate": ({"shared": False}, "category"),
     "trees, one rate": ({"one_rate": True}, "category"),
     "trees, codes as numbers": ({}, "integer"),
-    "trees, 20 walks": ({"passes": 20}, "category"),
     "network, codes as numbers": (None, "integer"),
     "network, one-hot": (None, "one_hot"),
 }
@@ -36,7 +35,7 @@ POLE_STEPS = 60
 
 
 def room(arm: str, rate: float, seed: int) -> dict[str, Any]:
-    """PPO in a DoorKey room of 4 x 4 cells: 4 walks of 8 minibatches over 2048 steps for every arm but the last trees."""
+    """PPO in a DoorKey room of 4 x 4 cells: 4 walks of 8 minibatches over 2048 steps for every arm."""
     trees, observation = ROOM[arm]
     plan = {"passes": 4, "minibatches": 8, "entropy_coefficient": 0.01}
     if trees is None:

@@ -41,9 +41,7 @@ def header(ensemble: Ensemble, name: str = "policy") -> str:
     for column, kind in kinds.items():
         array = ensemble.array(column)
         lines.append(f"static const {kind} {name}_{column}{_sizes(array.shape)} = {_table(array)};")
-    reader = READER.format(
-        name=name, F=ensemble.features, D=ensemble.outputs, T=ensemble.trees, depth=depth, at=at
-    )
+    reader = READER.format(name=name, F=ensemble.features, D=ensemble.outputs, T=ensemble.trees, depth=depth, at=at)
     return "\n".join(lines) + "\n" + reader + "\n#endif\n"
 
 

@@ -1,7 +1,7 @@
 """Growing one regression tree on vector gradients, by the rules of Fuhrer et al. 2024 (arXiv 2407.08250, GBRL).
 
     score of a split   S = n_L |m_L|^2 + n_R |m_R|^2   of the means of B on both sides; L2: S, cosine: sqrt(S)
-    B                  cosine: the gradient G itself;  L2: G, centred and divided by its deviation (n - 1), column by column
+    B                  cosine: the gradient G itself;  L2: each column of G centred, divided by its deviation (n - 1)
     leaf               mean of G over its samples, 0 where there are none
 
 An oblivious tree takes one split a level, the best by the sum of its nodes' scores; a greedy one the best of each node

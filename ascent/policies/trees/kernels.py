@@ -177,9 +177,7 @@ def add(
     if (native := library()) is not None:
         n, features = x.shape
         places = addresses or addresses_of(feature, threshold, equal, step)
-        native.add(
-            _at(x), n, features, first, last, depth, oblivious, *places, step.shape[2], out.shape[1], _at(out)
-        )
+        native.add(_at(x), n, features, first, last, depth, oblivious, *places, step.shape[2], out.shape[1], _at(out))
         return
     for start in range(first, last, CHUNK):
         part = slice(start, min(start + CHUNK, last))

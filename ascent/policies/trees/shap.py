@@ -29,9 +29,7 @@ def shapley(ensemble: Ensemble, x: NDArray[np.float32]) -> tuple[NDArray[np.floa
     return values, nothing
 
 
-def _explain(
-    ensemble: Ensemble, tree: int, x: NDArray[np.float32], values: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _explain(ensemble: Ensemble, tree: int, x: NDArray[np.float32], values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Add one tree's Shapley values to `values`; returns its mean [D]."""
     depth = ensemble.shape.depth
     feature, threshold, equal, count, move = (

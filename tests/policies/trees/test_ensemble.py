@@ -55,9 +55,7 @@ def test_it_is_the_bias_less_the_rates_times_the_leaves(growth: Any) -> None:
 
 @pytest.mark.parametrize("growth", GROWTHS)
 @pytest.mark.parametrize("compiled", [True, False])
-def test_tree_by_tree_is_all_at_once_bit_for_bit(
-    growth: Any, compiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tree_by_tree_is_all_at_once_bit_for_bit(growth: Any, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made, x = grown(growth, 80), points(51)
     whole = made.predict(x)
     if not compiled:
