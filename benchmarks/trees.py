@@ -31,10 +31,10 @@ SIZES = (
     (512, 4, 3, "oblivious", "cosine"),
     (512, 27, 7, "oblivious", "cosine"),
     (512, 27, 7, "greedy", "l2"),
-    (4096, 17, 7, "oblivious", "cosine"),
+    (2048, 8, 3, "oblivious", "cosine"),
 )
 SAME = 1e-6  # of values of size RATE in float32
-RATE, GATE = 0.05, 20
+RATE, GATE = 0.05, 10
 NOISE, SHAKES = 1e-5, 40  # of the gradient; float32 sums of thousands err by about as much
 
 

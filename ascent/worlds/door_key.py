@@ -22,7 +22,7 @@ WALL, EMPTY, KEY, LOCKED, OPEN, GOAL = range(6)
 PICK_UP, TOGGLE = 4, 5
 VIEW, REACH = 5, 2
 WORDS = (CELLS,) * VIEW**2 + (FACING, CARRYING)
-NAMES = tuple(f"cell {row:+d} {column:+d}" for row in range(-2, 3) for column in range(-2, 3)) + ("facing", "carrying")
+NAMES = (*(f"cell {row:+d} {column:+d}" for row in range(-2, 3) for column in range(-2, 3)), "facing", "carrying")
 LETTERS = "abcdefghijklmnopqrstuvwxyz, "
 
 Coding = Literal["category", "integer", "one_hot", "words"]

@@ -60,7 +60,7 @@ def test_it_is_the_algorithm_with_trees_for_a_step(algorithm: str) -> None:
         assert built.losses["policy"].value == WeightedLogProb(0.05, 20.0)
         assert built.normalise is None
     else:
-        options = {"value_coefficient": 0.872, "entropy_coefficient": 0.0}
+        options = {"value_coefficient": 0.872, "entropy_coefficient": 0.0, "trace": 0.95}
         if algorithm == "ppo":
             options |= {"minibatches": 4}
         base = ascent.method(algorithm, **options)
