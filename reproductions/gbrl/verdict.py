@@ -50,9 +50,10 @@ def verdict(result: dict[str, Any]) -> str:
         lines.append(_claim(claim, room[arm]["steps"]["minus_trees"], "steps", 0))
     separate = room["trees, separate"]
     away, time = separate["area"]["minus_trees"], separate["seconds"]["minus_trees"]
+    size = separate["bytes"]["mean"] / room["trees"]["bytes"]["mean"]
     lines.append(
-        f"- Shared trees do as well as separate ones: **{_tie(away)}** (area of separate trees {_numbers(away, 3)}; CPU "
-        f"seconds {_numbers(time, 1)}; {separate['bytes']['mean'] / room['trees']['bytes']['mean']:.2f} times the bytes)."
+        f"- Shared trees do as well as separate ones: **{_tie(away)}** (area of separate trees {_numbers(away, 3)}; "
+        f"CPU seconds {_numbers(time, 1)}; {size:.2f} times the bytes)."
     )
     final = pole["network"]["final"]["minus_trees"]
     lines.append(
