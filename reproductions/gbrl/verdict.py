@@ -11,7 +11,7 @@ def verdict(result: dict[str, Any]) -> str:
     """verdict.md."""
     room, pole, steps = result["studies"]["room"], result["studies"]["pole"], result["steps"]
     lines = [
-        "# gbrl: what was measured",
+        "# gbrl: verdict",
         "",
         f"{result['seeds']} seeds an arm, 95% bootstrap intervals; differences are paired by seed, arm minus `trees`.",
         "",
