@@ -117,4 +117,54 @@ class SGD:
     max_gradient_norm: float | None = None
 
 
-Step = Adam | SGD
+@dataclass(frozen=True)
+class TreeShape:
+    """How one decision tree is grown on a gradient.
+
+    Attributes:
+        depth: levels of splits, in [1, 12].
+        growth: "oblivious" asks one question a level, "greedy" one a node.
+        score: of a split, "cosine" on the gradient or "l2" on the standardised gradient.
+        candidates: thresholds of a column, at its "quantile"s or "uniform" between its ends.
+        bins: thresholds tried per feature, >= 1.
+        min_data: samples on either side below which no split is made, >= 0; 0 allows empty leaves.
+        feature_weights: factor of each feature's scores, >= 0; None is 1 for all.
+    """
+
+    depth: int = 4
+    growth: Literal["oblivious", "greedy"] = "oblivious"
+    score: Literal["cosine", "l2"] = "cosine"
+    candidates: Literal["quantile", "uniform"] = "quantile"
+    bins: int = 250
+    min_data: int = 0
+    feature_weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class AppendTree:
+    """Gradient descent in the space of functions: each step appends one tree fitted to the gradient by the outputs.
+
+    Attributes:
+        learning_rate: factor of the tree in the policy's outputs; constant or schedule, >= 0.
+        value_learning_rate: factor of the tree in the value, >= 0.
+        shape: of each tree.
+        shared: one tree has leaves for policy and value; else each has trees of its own.
+        max_policy_gradient: a decision's policy gradient is cut to this norm; None does not cut.
+        max_value_gradient: a decision's value gradient is cut to this size; None does not cut.
+        control_variates: decay, in (0, 1), of the mean of earlier trees that is used to calm the gradient; None is off.
+        limit: trees at which the ensemble is replaced by a smaller one that imitates it; None never.
+        others: the step of parameters that are no trees (the log standard deviation of a Gaussian).
+    """
+
+    learning_rate: Number = 0.05
+    value_learning_rate: Number = 0.005
+    shape: TreeShape = TreeShape()
+    shared: bool = True
+    max_policy_gradient: float | None = None
+    max_value_gradient: float | None = None
+    control_variates: float | None = None
+    limit: int | None = None
+    others: Adam = Adam(Linear(1.7e-3, 4.75e-4), max_gradient_norm=None)
+
+
+Step = Adam | SGD | AppendTree

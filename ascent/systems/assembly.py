@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ascent.core.method import DEFAULTED, Method
-from ascent.core.plan import Plan
+from ascent.core.plan import AppendTree, Plan
 from ascent.core.registry import cards
 from ascent.systems.config import BadConfig, Config, ControlConfig
 from ascent.training import batches
@@ -68,6 +68,10 @@ def refuse_unfed(config: Config, method: Method) -> None:
     fed = given | ALSO.get(config.method, frozenset())
     if method.slug in {card.slug for card in cards() if card.family == "supervised"}:
         raise BadConfig(f"method {method.slug!r} learns from demonstrations, not from its own samples; choose another.")
+    if family == "language" and isinstance(method.step, AppendTree):
+        raise BadConfig(
+            f"method {method.slug!r} grows trees, which write no text; give --env, for example CartPole-v1."
+        )
     missing = sorted(method.needs - fed)
     if missing:
         fitting = [card.slug for card in cards() if card.family != "supervised" and card.build().needs <= given]

@@ -204,6 +204,8 @@ class ControlConfig(RunConfig):
     """Widths of the actor's and of the critic's hidden layers; 64 64 when not given, the paper's for sac, td3, ddpg."""
     recurrent: bool = False
     """A GRU between the layers; updates then deal whole streams."""
+    policy: Literal["mlp", "trees"] | None = None
+    """mlp, or trees: an ensemble that grows by one tree an update. Networks when not given, trees for gbrl."""
     normalise_observation: bool | None = None
     """Running mean and variance of observations; on for continuous actions when not given."""
     normalise_reward: bool | None = None
@@ -223,6 +225,8 @@ class ControlConfig(RunConfig):
             positive(self, "horizon")
         if self.hidden is not None and (not self.hidden or min(self.hidden) < 1):
             raise BadConfig(f"hidden must be one or more widths >= 1; got {self.hidden}.")
+        if self.policy == "trees" and (self.recurrent or self.hidden is not None):
+            raise BadConfig("policy trees has no layers; drop recurrent and hidden, or take policy mlp.")
         self.env_arguments  # noqa: B018  (refuses what is no name=value)
 
     @property

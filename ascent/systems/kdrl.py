@@ -19,9 +19,9 @@ from ascent.core.decisions import Decisions
 from ascent.core.method import Method
 from ascent.core.random import key
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.compiled import cache_folder
 from ascent.policies.embedded import embedded
 from ascent.policies.with_logits import WithLogits
-from ascent.sampling.compiled import cache_folder
 from ascent.systems import language
 from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, LanguageConfig

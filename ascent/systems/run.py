@@ -44,6 +44,10 @@ WHOLE = {
 """Methods that are whole systems, by the module with their assembly."""
 
 
+GROVES = ("control", "submodular_rl")
+"""Assemblies whose one policy may be trees."""
+
+
 class FolderExists(FileExistsError):
     """The run folder is there already."""
 
@@ -136,7 +140,13 @@ def assemble(config: Config, method: Method, processes: Processes) -> Assembly:
     if config.threads:
         torch.set_num_threads(config.threads)
     family = "control" if isinstance(config, ControlConfig) else "language"
-    module = importlib.import_module(f"ascent.systems.{WHOLE.get(config.method, family)}")
+    name = WHOLE.get(config.method, family)
+    if isinstance(config, ControlConfig) and config.policy == "trees" and name not in GROVES:
+        raise BadConfig(
+            f"policy must be mlp for method {config.method!r}: its system learns by networks. Drop --policy trees, or "
+            "take a method of one policy, such as ppo."
+        )
+    module = importlib.import_module(f"ascent.systems.{name}")
     built: Assembly = module.build(config, method, processes)
     return built
 

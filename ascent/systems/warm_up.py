@@ -17,8 +17,8 @@ from ascent.core.plan import Adam, Linear
 from ascent.core.random import key
 from ascent.core.registry import method as build_method
 from ascent.policies.causal import CausalPolicy
+from ascent.policies.compiled import cache_folder
 from ascent.policies.embedded import embedded
-from ascent.sampling.compiled import cache_folder
 from ascent.sampling.demonstrations import demonstrations
 from ascent.training.learn import Learn
 from ascent.training.loop import Loop, System

@@ -18,7 +18,7 @@ from ascent.training.annotate import Scorer, annotated, evaluated, looked
 from ascent.training.batches import share, split, updates
 from ascent.training.memory import Memory
 from ascent.training.program import Hook
-from ascent.training.steps import Stepper
+from ascent.training.steps import stepper_for
 
 if TYPE_CHECKING:
     from ascent.training.loop import Loop
@@ -73,7 +73,7 @@ class Learn:
         self.scorers, self.seed, self.every, self.micro_rows = dict(scorers or {}), seed, every, micro_rows
         self.before, self.after, self.seen = before, after, seen
         self.exact_behaviour, self.monitor = exact_behaviour, monitor
-        self.stepper = Stepper(method.step, model.named_parameters())
+        self.stepper = stepper_for(method.step, model)
         self.state: MethodState = method.start()
         self.collection: Decisions | None = None
         self.dealt: list[Decisions] | None = None

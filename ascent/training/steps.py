@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ascent.core.part import Clock
-from ascent.core.plan import SGD, Adam, Step, at
+from ascent.core.plan import SGD, Adam, AppendTree, Step, at
+from ascent.policies.trees.policy import TreeActorCritic
 from ascent.training.adam import FusedAdam
+
+
+class Steps(Protocol):
+    """What moves a model after each update."""
+
+    parameters: list[nn.Parameter]
+
+    def step(self, clock: Clock) -> dict[str, Tensor]: ...
+    def clear(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def stepper_for(specification: Step, model: nn.Module) -> Steps:
+    """What moves this model as its method specifies.
+
+    Raises:
+        TypeError: trees are to be appended to a model that is no ensemble of trees, or moved by an optimiser.
+    """
+    if isinstance(specification, AppendTree) != isinstance(model, TreeActorCritic):
+        raise TypeError(
+            f"the step {type(specification).__name__} does not move a {type(model).__name__}: AppendTree and "
+            "TreeActorCritic belong together. In a configuration, set policy to trees."
+        )
+    if isinstance(specification, AppendTree):
+        assert isinstance(model, TreeActorCritic)
+        return TreeStepper(specification, model)
+    return Stepper(specification, model.named_parameters())
 
 
 class Stepper:
@@ -21,7 +50,7 @@ class Stepper:
         parameters: (name, parameter) pairs; those without `requires_grad` are left alone.
     """
 
-    def __init__(self, specification: Step, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def __init__(self, specification: Adam | SGD, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         self.specification = specification
         named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         if not named:
@@ -62,6 +91,41 @@ class Stepper:
         self.optimiser.load_state_dict(state)
 
 
+class TreeStepper:
+    """Appends a tree to an ensemble; what the policy has beside trees moves by an optimiser of its own."""
+
+    def __init__(self, specification: AppendTree, model: TreeActorCritic) -> None:
+        self.specification, self.model = specification, model
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.others = Stepper(specification.others, named) if named else None
+        self.parameters = [parameter for _, parameter in named]
+
+    def step(self, clock: Clock) -> dict[str, Tensor]:
+        """Grow and append. `gradient_norm` is that of the loss by the function's values, before clipping."""
+        step = self.specification
+        rate = at(step.learning_rate, clock)
+        norm = self.model.grow(step, rate, at(step.value_learning_rate, clock))
+        if self.others is not None:
+            self.others.step(clock)
+        trees = torch.tensor(float(self.model.trees))
+        return {"gradient_norm": torch.tensor(norm), "learning_rate": torch.tensor(rate), "trees": trees}
+
+    def clear(self) -> None:
+        """Forget the gradient."""
+        self.model.clear()
+        if self.others is not None:
+            self.others.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments of the other parameters; the trees are the model's."""
+        return {} if self.others is None else self.others.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        if self.others is not None:
+            self.others.load_state_dict(state)
+
+
 class Momentum:
     """PyTorch's SGD, with its momentum by parameter name."""
 
@@ -95,5 +159,5 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def _build(specification: Step, named: Sequence[tuple[str, nn.Parameter]]) -> FusedAdam | Momentum:
+def _build(specification: Adam | SGD, named: Sequence[tuple[str, nn.Parameter]]) -> FusedAdam | Momentum:
     return Momentum(specification, named) if isinstance(specification, SGD) else FusedAdam(specification, named)

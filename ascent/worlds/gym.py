@@ -71,6 +71,7 @@ def action_space(space: spaces.Space[Any], name: str = "the environment") -> Act
 
 
 def _known() -> list[str]:
+    import ascent.worlds.door_key
     import ascent.worlds.noisy
     import ascent.worlds.submodular
     import ascent.worlds.toy  # noqa: F401  (all register environments)
@@ -78,12 +79,13 @@ def _known() -> list[str]:
     return sorted(gymnasium.registry)
 
 
-def make(environment: str, flatten: bool = False, **arguments: Any) -> gymnasium.Env[Any, Any]:
+def make(environment: str, flatten: bool = False, codes: bool = False, /, **arguments: Any) -> gymnasium.Env[Any, Any]:
     """One environment by its Gymnasium id, with observations that an MLP can read (a float vector).
 
     Args:
         environment: id such as "CartPole-v1", or "module:id" to import the module that registers it.
         flatten: flatten Dict and Tuple observations as gymnasium.wrappers.FlattenObservation does.
+        codes: leave Discrete and MultiDiscrete observations as codes.
         arguments: passed to `gymnasium.make`.
 
     Raises:
@@ -110,7 +112,7 @@ def make(environment: str, flatten: bool = False, **arguments: Any) -> gymnasium
         entry = str(gymnasium.registry[environment].entry_point) if environment in gymnasium.registry else environment
         fix = next((fix for word, fix in EXTRAS.items() if word in entry.lower()), "install the package that it names")
         raise ImportError(f"env {environment!r} cannot be made: {error} To mend it: {fix}.") from error
-    return readable(made, flatten, environment)
+    return readable(coded(made) if codes else made, flatten, environment)
 
 
 def readable(environment: gymnasium.Env[Any, Any], flatten: bool, name: str) -> gymnasium.Env[Any, Any]:
@@ -129,6 +131,21 @@ def readable(environment: gymnasium.Env[Any, Any], flatten: bool, name: str) -> 
     return gymnasium.wrappers.FlattenObservation(environment)
 
 
+def coded(environment: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """The environment with Discrete and MultiDiscrete observations as vectors of codes 0, 1, ... instead of one-hot."""
+    space = environment.observation_space
+    if isinstance(space, spaces.Discrete):
+        sizes, start = np.array([space.n]), np.array([space.start])
+    elif isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
+        sizes, start = space.nvec, space.start
+    else:
+        return environment
+    box = spaces.Box(np.zeros(len(sizes), np.float32), (sizes - 1).astype(np.float32))
+    return gymnasium.wrappers.TransformObservation(
+        environment, lambda seen: (np.asarray(seen).reshape(-1) - start).astype(np.float32), box
+    )
+
+
 class Environments:
     """Several copies of one environment, stepped together.
 
@@ -138,9 +155,11 @@ class Environments:
         squashed: policy actions lie in (-1, 1) and are scaled to the bounds; else they are clipped to them.
         flatten: see `make`.
         arguments: passed to `gymnasium.make`.
+        codes: Discrete and MultiDiscrete observations stay codes, for policies that can ask for a category.
 
     Attributes:
         actions: the ActionSpace; observation_size: numbers in an observation vector.
+        categorical: [O] True where a number is the code of a category.
     """
 
     def __init__(
@@ -150,6 +169,7 @@ class Environments:
         squashed: bool = False,
         flatten: bool = False,
         arguments: Mapping[str, Any] | None = None,
+        codes: bool = False,
     ) -> None:
         if count < 1:
             raise ValueError(f"environments must be an integer >= 1; got {count!r}.")
@@ -157,8 +177,9 @@ class Environments:
 
         def build() -> gymnasium.Env[Any, Any]:
             if isinstance(environment, str):
-                return make(environment, flatten, **(arguments or {}))
-            return readable(environment(), flatten, self.name)
+                return make(environment, flatten, codes, **(arguments or {}))
+            made = environment()
+            return readable(coded(made) if codes else made, flatten, self.name)
 
         self.vector = SyncVectorEnv([build] * count, copy=False, autoreset_mode=AutoresetMode.DISABLED)
         self.count = count
@@ -167,6 +188,9 @@ class Environments:
         shape = self.vector.single_observation_space.shape
         assert shape is not None
         self.observation_size = int(shape[0])
+        own = self.vector.envs[0].unwrapped.observation_space
+        kept = codes and isinstance(own, spaces.Discrete | spaces.MultiDiscrete)
+        self.categorical = (kept,) * self.observation_size
         bounded = bool(np.isfinite(self.actions.low).all() and np.isfinite(self.actions.high).all())
         if squashed and not (self.actions.kind == "box" and bounded):
             raise ValueError(f"squashed actions need a Box with finite bounds; {self.name} has {self.actions}.")

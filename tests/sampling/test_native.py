@@ -16,7 +16,7 @@ import torch
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import embedded
 from ascent.policies.lean import weights
-from ascent.sampling import choose, compiled, native
+from ascent.sampling import choose, native
 from ascent.sampling.choose import decoder_for
 from ascent.sampling.compiled import library
 from ascent.sampling.decode import Cached
@@ -190,7 +190,7 @@ def test_it_is_compiled_once_and_found_again(monkeypatch: pytest.MonkeyPatch, tm
     def refused(*_: Any, **__: Any) -> None:
         raise subprocess.SubprocessError("compiled again")
 
-    monkeypatch.setattr(compiled.subprocess, "run", refused)
+    monkeypatch.setattr(subprocess, "run", refused)
     assert library.__wrapped__(torch.float32) is not None
     assert library.__wrapped__(torch.float64) is None
     assert library.__wrapped__(torch.bfloat16) is None
