@@ -143,9 +143,10 @@ class StateLoss(ModelLoss):
                 slope = torch.where(decisions.terminated[..., None, None], 0.0, slope)
             slope = dynamics.cumulative(slope) if self.accumulate else slope
             return {"slope": dynamics.clipped(slope, decisions.mask, self.quantile)}
-        if self.kind == "value" and bool(decisions.mask.any()):
+        if self.kind == "value":
             size = decisions.column("state_value", "StateLoss").abs()
-            return {"value_weight": (size / size[decisions.mask].mean(0).clamp(min=1e-12)).mean(-1)}
+            mean = size[decisions.mask].sum(0) / decisions.mask.sum().clamp(min=1)
+            return {"value_weight": (size / mean.clamp(min=1e-12)).mean(-1)}
         return {}
 
     def losses(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
