@@ -45,6 +45,8 @@ class ImaginedSampler:
         horizon: Callable[[], int],
         seed: int,
     ) -> None:
+        if count < 1:
+            raise ValueError(f"count must be an integer >= 1; got {count!r}.")
         elites = len(model.elite)
         self.actor, self.model, self.states, self.ends = actor, model, states, ends
         self.count, self.horizon, self.seed = -(-count // elites) * elites, horizon, seed

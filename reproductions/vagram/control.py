@@ -16,9 +16,9 @@ from ascent.training.loop import Loop
 from ascent.training.processes import Processes
 
 SEEDS = 3
-STEPS, BLOCK, START = 10, 100, 300  # rounds of learning, environment steps of each, uniform steps before
-CONDITIONS = {"small": {"model_hidden": [16], "distractors": 16}, "full": {"model_hidden": [128], "distractors": 0}}
-ARMS = {"small": ("mse", "vagram", "taylor", "itervaml", "sac"), "full": ("mse", "vagram")}
+STEPS, BLOCK, START = 12, 100, 300  # rounds of learning, environment steps of each, uniform steps before
+CONDITIONS = {"small": {"model_hidden": [16], "distractors": 4}, "full": {"model_hidden": [128], "distractors": 0}}
+ARMS = {"small": ("vagram", "mse", "sac"), "full": ("vagram", "mse")}
 SHARED = {
     "start": START,
     "updates": 5,
@@ -36,8 +36,9 @@ MODEL = {
     "share": [0, 0, 0.9, 0.9],
     "warm_up": 300,
     "patience": 5,
-    "model_epochs": 30,
+    "model_epochs": 20,
     "model_batch": 64,
+    "model_learning_rate": 5e-3,
 }
 ENVIRONMENT = {"kind": "rotation", "scale": 1.0}
 
