@@ -1,9 +1,9 @@
 """Model-based SAC as a program: fit an ensemble, imagine with it, and let SAC learn from both memories.
 
-    start = Repeat(Collect uniform actions)
-    round = Repeat(block: Periodic(UntilNoBetter(Learn(model)), Collect imagined rollouts)
-                          Collect 1 step -> Replay
-                          Repeat(updates: SAC's stages on a mixture of the real and the imagined memory))
+start = Repeat(Collect uniform actions)
+round = Repeat(block: Periodic(UntilNoBetter(Learn(model)), Collect imagined rollouts)
+                      Collect 1 step -> Replay
+                      Repeat(updates: SAC's stages on a mixture of the real and the imagined memory))
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def fitting(
                 found["state_value"] = torch.cat([values(chunk) for chunk in chunks])
         return content.with_extras(found)
 
-    rows = HeldOut(
-        real, int(sizes["model_batch"]), float(sizes["held_out"]), dynamics.members, config.seed, annotate
-    )
+    rows = HeldOut(real, int(sizes["model_batch"]), float(sizes["held_out"]), dynamics.members, config.seed, annotate)
     seen = Predicted(dynamics, values)
     parts = [(term.value, term.coefficient) for term in model.losses.values()]
 

@@ -99,7 +99,9 @@ class UntilNoBetter:
         if self.after is not None:
             self.after(self.least)
         _, reported = self.judge()
-        loop.record({f"{self.name}/epochs": torch.tensor(float(self.epoch)), f"{self.name}/held_out": self.least.mean()})
+        loop.record(
+            {f"{self.name}/epochs": torch.tensor(float(self.epoch)), f"{self.name}/held_out": self.least.mean()}
+        )
         loop.record({f"{self.name}/{name}": number for name, number in reported.items()})
         self.best, self.running = {}, False
 

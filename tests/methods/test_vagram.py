@@ -69,9 +69,7 @@ def by_hand(loss: str, evaluation: Evaluation, decisions: Decisions, release: bo
                     "mse": float(error @ error),
                     "itervaml": float(guess - values[row, v]) ** 2,
                     "value": float(worth * (error @ error)),
-                    "nll": float(
-                        0.5 * ((error**2) * torch.exp(-said[SIZE + 1 :])).sum() + 0.5 * said[SIZE + 1 :].sum()
-                    )
+                    "nll": float(0.5 * ((error**2) * torch.exp(-said[SIZE + 1 :])).sum() + 0.5 * said[SIZE + 1 :].sum())
                     if width > SIZE + 1
                     else 0.0,
                 }[loss] / VALUES

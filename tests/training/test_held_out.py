@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.training.held_out import HeldOut, Mixture, poisson
@@ -25,6 +26,12 @@ def rows(count: int, first: int = 0) -> Decisions:
     )
 
 
+def shares(seen: HeldOut) -> dict[float, Tensor]:
+    """The bootstrap row of each fitted transition, by its reward."""
+    fitted = seen.parts[0]
+    return {float(x): row for x, row in zip(fitted.reward[:, 0], fitted.column("bootstrap"), strict=True)}
+
+
 def view(replay: Replay, members: int = 3) -> HeldOut:
     return HeldOut(replay, 32, 0.2, members, 0, lambda content: content)
 
@@ -39,11 +46,13 @@ def test_parts_are_disjoint_cover_everything_and_have_the_share() -> None:
 def test_a_transition_keeps_its_part_and_its_shares_when_others_come() -> None:
     replay = filled(500)
     seen = view(replay)
-    before = {float(x): row for x, row in zip(seen.parts[0].reward[:, 0], seen.parts[0].column("bootstrap"), strict=True)}
+    before = shares(seen)
     replay.put(rows(500, 500))
     assert len(seen.parts[0]) == len(before)  # nothing is asked anew before the next fit begins
     seen.begin()
-    after = {float(x): row for x, row in zip(seen.parts[0].reward[:, 0], seen.parts[0].column("bootstrap"), strict=True)}
+    after = {
+        float(x): row for x, row in zip(seen.parts[0].reward[:, 0], seen.parts[0].column("bootstrap"), strict=True)
+    }
     assert {name for name in after if name < 500} == set(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
