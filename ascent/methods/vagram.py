@@ -7,7 +7,7 @@ With e = f(s, a) - s' and g_v = grad_s V_v at the OBSERVED next state s', V_v(s)
     itervaml    mean_v (V_v(f(s, a)) - V_v(s'))^2   value    mean_v |V_v(s')| / mean |V_v| * sum_k e_k^2
 
     g <- g min(1, q / |g|),  q: the 95% quantile of |g| in the batch
-    J(f) = mean over members and transitions of [ loss of the state + (r^ - r)^2 + warm-up * mean of all squared errors ]
+    J(f) = mean over members and transitions of [ loss of the state + (r^ - r)^2 + warm-up * mean squared error ]
 
 Taylor is zero on the whole plane g . e = 0, so predictions may leave the data; its diagonal is not, and n times it is
 an upper bound. Voelcker et al., ICLR 2022, arXiv 2204.01464; the loop is MBPO's (Janner et al. 2019): SAC on

@@ -50,9 +50,7 @@ def test_a_transition_keeps_its_part_and_its_shares_when_others_come() -> None:
     replay.put(rows(500, 500))
     assert len(seen.parts[0]) == len(before)  # nothing is asked anew before the next fit begins
     seen.begin()
-    after = {
-        float(x): row for x, row in zip(seen.parts[0].reward[:, 0], seen.parts[0].column("bootstrap"), strict=True)
-    }
+    after = shares(seen)
     assert {name for name in after if name < 500} == set(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
