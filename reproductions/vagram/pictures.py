@@ -51,7 +51,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     ):
         places = [arm for arm in runs if name in runs[arm]]
         for place, arm in enumerate(places):
-            condition, loss = arm.split("/")
+            loss = arm.split("/")[1]
             found = runs[arm][name]
             axes.plot([place] * len(found["seeds"]), found["seeds"], "o", color=COLOUR[loss], alpha=0.7)
             axes.plot([place - 0.25, place + 0.25], [found["mean"]] * 2, color=COLOUR[loss], linewidth=2)

@@ -78,9 +78,9 @@ def verdict(result: dict[str, Any]) -> str:
             for name, found in part["log_ratio"].items()
         ),
         "",
-        "Value errors below 1e-12 of the variance of V count as 1e-12. At rank 8 every arm can be exact, so ratios there",
-        f"compare what optimisation left; both MSE and VaGraM are below {TIE:g} of the variance. IterVAML does well here",
-        "because V is quadratic and known; nothing in part A says so of learnt critics.",
+        "Value errors below 1e-12 of the variance of V count as 1e-12. At rank 8 every arm can be exact, so ratios",
+        f"there compare what optimisation left; both MSE and VaGraM are below {TIE:g} of the variance. IterVAML does",
+        "well here because V is quadratic and known; nothing in part A says so of learnt critics.",
         "",
         "Predictions that are free numbers, two useful ones each (median error at the end):",
         "",
@@ -97,8 +97,8 @@ def verdict(result: dict[str, Any]) -> str:
         "",
         f"{control['steps']} environment steps, the first {control['shared']['start']} uniform; SAC 64-64, "
         f"{control['shared']['updates']} updates a step, {control['seeds']} seeds. Model: one hidden layer, "
-        f"{control['model']['members']} members, horizon 1, {control['model']['share'][3]:g} of the updates on imagined "
-        "transitions. small: width "
+        f"{control['model']['members']} members, horizon 1, {control['model']['share'][3]:g} of the updates on "
+        "imagined transitions. small: width "
         f"{control['conditions']['small']['model_hidden'][0]} and {control['conditions']['small']['distractors']} "
         "rotating distractors of deviation 1; full: width "
         f"{control['conditions']['full']['model_hidden'][0]}, none. Everything but the loss is the same in the arms.",
