@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.core.dynamics import squared
+from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.random import key
 from ascent.methods.vagram import ModelLoss, Ramp
@@ -151,20 +152,25 @@ def fitting(
 
     rows = HeldOut(real, int(sizes["model_batch"]), float(sizes["held_out"]), dynamics.members, config.seed, annotate)
     seen = Predicted(dynamics, values)
-    parts = [(term.value, term.coefficient) for term in model.losses.values()]
+    terms = [term.value for term in model.losses.values() if isinstance(term.value, ModelLoss)]
 
-    @torch.no_grad()
-    def judge() -> tuple[Tensor, Mapping[str, Tensor]]:
+    def said() -> tuple[Evaluation, Decisions]:
         held = rows.parts[1]
         now = evaluated(seen, held, model.evaluates, None)
-        held = model.prepare(held, now)
-        losses = torch.stack([value.losses(now, held) for value, _ in parts if isinstance(value, ModelLoss)])
-        first = next(value for value, _ in parts if isinstance(value, ModelLoss))
-        error = first.said(now, held)[0]
+        return now, model.prepare(held, now)
+
+    @torch.no_grad()
+    def judge() -> Tensor:
+        now, held = said()
+        return torch.stack([term.losses(now, held) for term in terms]).sum(0).mean((0, 1))
+
+    @torch.no_grad()
+    def report() -> Mapping[str, Tensor]:
+        now, held = said()
+        error = terms[0].said(now, held)[0]
         state = held.context["next_observation"].unsqueeze(-2) + error
         gap = values(state) - held.column("state_value").unsqueeze(-2)
-        numbers = {"one_step_error": squared(error).mean(), "value_error": gap.square().mean()}
-        return losses.sum(0).mean((0, 1)), numbers
+        return {"one_step_error": squared(error).mean(), "value_error": gap.square().mean()}
 
     def begin() -> None:
         rows.begin()
@@ -185,6 +191,7 @@ def fitting(
         int(sizes["model_epochs"]),
         (begin,),
         choose,
+        report,
     )
 
 

@@ -13,8 +13,8 @@ from ascent.training.program import Hook, Stage, walk
 if TYPE_CHECKING:
     from ascent.training.loop import Loop
 
-Judgement = Callable[[], tuple[Tensor, Mapping[str, Tensor]]]
-"""Held-out losses [E] of the members of a model, and further numbers to report."""
+Report = Callable[[], Mapping[str, Tensor]]
+"""Further numbers about a fitted model."""
 
 
 class Periodic:
@@ -48,12 +48,13 @@ class UntilNoBetter:
         stages: of one turn.
         turns: turns of an epoch, asked at the start of each.
         model: whose parameters are kept and restored.
-        judge: held-out losses after an epoch, and numbers to report.
+        judge: the held-out losses [E] of the members.
         patience: epochs without improvement after which the walk ends.
         improvement: see above, >= 0.
         most: epochs at most.
         before: hooks at the start of a run.
         after: is told the least losses [E] at its end.
+        report: numbers to record at its end.
     """
 
     def __init__(
@@ -62,16 +63,17 @@ class UntilNoBetter:
         stages: Sequence[Stage],
         turns: Callable[[], int],
         model: nn.Module,
-        judge: Judgement,
+        judge: Callable[[], Tensor],
         patience: int,
         improvement: float,
         most: int,
         before: Sequence[Hook] = (),
         after: Callable[[Tensor], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         self.name, self.stages, self.turns, self.model, self.judge = name, tuple(stages), turns, model, judge
         self.patience, self.improvement, self.most = patience, improvement, most
-        self.before, self.after = tuple(before), after
+        self.before, self.after, self.report = tuple(before), after, report
         self.place = self.turn = self.epoch = self.waited = 0
         self.running = False
         self.least: Tensor | None = None
@@ -83,15 +85,14 @@ class UntilNoBetter:
                 hook()
             self.epoch = self.waited = 0
             self.least, self.best, self.running = None, {}, True
-            self.weigh(self.judge()[0])  # the weights before the first epoch compete too
+            self.weigh(self.judge())  # the weights before the first epoch compete too
         while self.epoch < self.most and self.waited < self.patience:
             wanted = self.turns()
             while self.turn < wanted:
                 walk(self, loop, self.turn)
                 self.turn += 1
             self.turn, self.epoch = 0, self.epoch + 1
-            losses, _ = self.judge()
-            self.waited = 0 if self.weigh(losses) else self.waited + 1
+            self.waited = 0 if self.weigh(self.judge()) else self.waited + 1
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(self.best[name])

@@ -106,3 +106,42 @@ def test_a_language_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="needs an environment"):
         language = LanguageConfig(method="vagram", output=str(tmp_path / "run"))
         build(language, language.composed(), Processes())
+
+
+@pytest.mark.slow
+def test_it_learns_to_swing_up_mostly_in_imagination(tmp_path: Path) -> None:
+    """1500 environment steps, nine updates of ten on imagined transitions; an untrained policy has about -1350."""
+    settings = ControlConfig(
+        method="vagram",
+        env="Pendulum-v1",
+        environments=1,
+        horizon=100,
+        steps=12,
+        hidden=(64, 64),
+        set=(
+            "start=300",
+            "updates=5",
+            "batch=64",
+            "learning_rate=0.001",
+            "critic_learning_rate=0.001",
+            "temperature_learning_rate=0.001",
+            "members=3",
+            "elites=2",
+            "model_hidden=[128]",
+            "model_every=100",
+            "rollouts=20",
+            "share=[0,0,0.9,0.9]",
+            "warm_up=300",
+            "patience=5",
+            "model_epochs=50",
+        ),
+        evaluate_every=13,
+        save_every=0,
+        episodes=10,
+        tensorboard=False,
+        quiet=True,
+        output=str(tmp_path / "run"),
+    )
+    result = train(settings)
+    assert result.before is not None and result.before < -1000
+    assert result.after is not None and result.after > -600

@@ -38,8 +38,8 @@ def fitted(losses: Sequence[Sequence[float]], stop_at: int = -1, **options: Any)
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
 
-    def judge() -> tuple[Tensor, Mapping[str, Tensor]]:
-        return torch.tensor(losses[min(round(model.weight.item()) // 2, len(losses) - 1)]), {"seen": torch.tensor(1.0)}
+    def judge() -> Tensor:
+        return torch.tensor(losses[min(round(model.weight.item()) // 2, len(losses) - 1)])
 
     values = {"patience": 2, "improvement": 0.01, "most": 50, **options}
     return UntilNoBetter("fit", (Count(model, stop_at),), lambda: 2, model, judge, **values), model
@@ -50,11 +50,12 @@ def loop() -> Loop:
 
 
 def test_it_ends_after_patience_and_restores_the_best() -> None:
-    stage, model = fitted([[5.0], [3.0], [2.0], [2.5], [1.999], [0.1]])
+    stage, model = fitted([[5.0], [3.0], [2.0], [2.5], [1.999], [0.1]], report=lambda: {"left": model.weight.detach()})
     walked = loop()
     stage.run(walked, 0)
     assert float(model.weight) == 4.0  # epoch 2; 1.999 is no improvement of one percent, and 0.1 is not reached
     assert float(walked.recorded["fit/epochs"][0]) == 4.0 and float(walked.recorded["fit/held_out"][0]) == 2.0
+    assert float(walked.recorded["fit/left"][0]) == 4.0  # what is reported is of the restored weights
 
 
 def test_any_member_that_improves_counts_and_the_least_losses_are_told() -> None:
