@@ -272,7 +272,7 @@ def vagram(
         clip_quantile: to which the norms of the slopes of a batch are clipped, in (0, 1]; 1 does not clip.
         values: whose slopes: of "all" critics and their targets, or of the "targets" only.
         mask_terminal: whether the slope at a terminal state is 0.
-        floor: added to the squared slopes of "vagram", >= 0.
+        floor: added to the squared slopes of "vagram", >= 0; 0 for every other loss.
         warm_up: environment steps after the uniform ones in which plain squared errors are added, >= 0.
         members: E models of the ensemble, >= 1.
         elites: of least held-out loss, which imagine, in 1..members.
@@ -312,6 +312,8 @@ def vagram(
     one_of("values", values, ("all", "targets"))
     one_of("mask_terminal", mask_terminal, (True, False))
     within("floor", floor, "[0, inf)", "Use 0")
+    if floor and loss != "vagram":
+        raise ValueError(f"floor must be 0 with loss={loss!r}, which has no weights that it could lift; got {floor!r}.")
     whole("warm_up", warm_up, 0, "Use 1000")
     whole("members", members, 1, "Use 7")
     whole("elites", elites, 1, "Use 5")

@@ -155,6 +155,7 @@ def test_a_member_learns_from_its_bootstrap_only() -> None:
     [
         ({"loss": "mle"}, "loss must be one of"),
         ({"clip_quantile": 0.0}, "clip_quantile must be"),
+        ({"floor": 0.1, "loss": "mse"}, "floor must be 0"),
         ({"members": 3, "elites": 4}, "elites must be at most members"),
         ({"model_hidden": (16, 0)}, "model_hidden must be"),
         ({"horizon": (0, 0, 0, 1)}, "horizon must be"),
