@@ -15,7 +15,7 @@ from ascent.systems.trial import Record
 from ascent.training.loop import Loop
 from ascent.training.processes import Processes
 
-SEEDS = 3
+SEEDS = {"small": 3, "full": 2}
 STEPS, BLOCK, START = 12, 100, 300  # rounds of learning, environment steps of each, uniform steps before
 CONDITIONS = {"small": {"model_hidden": [16], "distractors": 4}, "full": {"model_hidden": [128], "distractors": 0}}
 ARMS = {"small": ("vagram", "mse", "sac"), "full": ("vagram", "mse")}
@@ -73,9 +73,9 @@ def control(condition: str, arm: str, seed: int) -> dict[str, Any]:
     return found
 
 
-def calls(seeds: int = SEEDS) -> list[tuple[str, str, int]]:
-    """Every run, whole seeds one after the other."""
-    return [(condition, arm, seed) for seed in range(seeds) for condition in CONDITIONS for arm in ARMS[condition]]
+def calls() -> list[tuple[str, str, int]]:
+    """Every run."""
+    return [(name, arm, seed) for name in CONDITIONS for seed in range(SEEDS[name]) for arm in ARMS[name]]
 
 
 def kept(path: Path, wanted: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[str, Any]]:

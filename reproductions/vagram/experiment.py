@@ -61,7 +61,7 @@ def measure_control(path: Path) -> dict[str, Any]:
     found = controls.kept(path, controls.calls())
     result: dict[str, Any] = {"runs": {}, "differences": {}}
     for condition, arms in controls.ARMS.items():
-        rows = {arm: [found[condition, arm, seed] for seed in range(controls.SEEDS)] for arm in arms}
+        rows = {arm: [found[condition, arm, seed] for seed in range(controls.SEEDS[condition])] for arm in arms}
         for arm, runs in rows.items():
             numbers = ("return", "one_step_error", "value_error")
             result["runs"][f"{condition}/{arm}"] = {

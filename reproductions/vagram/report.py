@@ -96,7 +96,8 @@ def verdict(result: dict[str, Any]) -> str:
         "## B. Pendulum",
         "",
         f"{control['steps']} environment steps, the first {control['shared']['start']} uniform; SAC 64-64, "
-        f"{control['shared']['updates']} updates a step, {control['seeds']} seeds. Model: one hidden layer, "
+        f"{control['shared']['updates']} updates a step, {control['seeds']['small']} seeds (small) and "
+        f"{control['seeds']['full']} (full): few, for a budget of minutes. Model: one hidden layer, "
         f"{control['model']['members']} members, horizon 1, {control['model']['share'][3]:g} of the updates on "
         "imagined transitions. small: width "
         f"{control['conditions']['small']['model_hidden'][0]} and {control['conditions']['small']['distractors']} "
