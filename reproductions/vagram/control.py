@@ -15,7 +15,7 @@ from ascent.systems.trial import Record
 from ascent.training.loop import Loop
 from ascent.training.processes import Processes
 
-SEEDS = {"small": 3, "full": 2}
+SEEDS = {"small/vagram": 3, "small/mse": 3, "small/sac": 2, "full/vagram": 1, "full/mse": 1}
 STEPS, BLOCK, START = 12, 100, 300  # rounds of learning, environment steps of each, uniform steps before
 CONDITIONS = {"small": {"model_hidden": [16], "distractors": 4}, "full": {"model_hidden": [128], "distractors": 0}}
 ARMS = {"small": ("vagram", "mse", "sac"), "full": ("vagram", "mse")}
@@ -75,7 +75,7 @@ def control(condition: str, arm: str, seed: int) -> dict[str, Any]:
 
 def calls() -> list[tuple[str, str, int]]:
     """Every run."""
-    return [(name, arm, seed) for name in CONDITIONS for seed in range(SEEDS[name]) for arm in ARMS[name]]
+    return [(name, arm, seed) for name in CONDITIONS for arm in ARMS[name] for seed in range(SEEDS[f"{name}/{arm}"])]
 
 
 def kept(path: Path, wanted: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[str, Any]]:

@@ -29,7 +29,9 @@ LEAST = 1e-12  # below this a value error is rounding
 
 
 def summary(values: Sequence[float], *words: str) -> dict[str, Any]:
-    """Every seed's number, the mean and its 95% interval."""
+    """Every seed's number, the mean and its 95% interval, None of a single seed."""
+    if len(values) < 2:
+        return {"seeds": list(values), "mean": values[0], "low": None, "high": None}
     found = interval(list(values), *words)
     return {"seeds": list(values), "mean": found.estimate, "low": found.low, "high": found.high}
 
@@ -61,7 +63,8 @@ def measure_control(path: Path) -> dict[str, Any]:
     found = controls.kept(path, controls.calls())
     result: dict[str, Any] = {"runs": {}, "differences": {}}
     for condition, arms in controls.ARMS.items():
-        rows = {arm: [found[condition, arm, seed] for seed in range(controls.SEEDS[condition])] for arm in arms}
+        seeds = {arm: range(controls.SEEDS[f"{condition}/{arm}"]) for arm in arms}
+        rows = {arm: [found[condition, arm, seed] for seed in seeds[arm]] for arm in arms}
         for arm, runs in rows.items():
             numbers = ("return", "one_step_error", "value_error")
             result["runs"][f"{condition}/{arm}"] = {
