@@ -99,11 +99,9 @@ class UntilNoBetter:
         assert self.least is not None
         if self.after is not None:
             self.after(self.least)
-        _, reported = self.judge()
-        loop.record(
-            {f"{self.name}/epochs": torch.tensor(float(self.epoch)), f"{self.name}/held_out": self.least.mean()}
-        )
-        loop.record({f"{self.name}/{name}": number for name, number in reported.items()})
+        found = {"epochs": torch.tensor(float(self.epoch)), "held_out": self.least.mean()}
+        found |= {} if self.report is None else self.report()
+        loop.record({f"{self.name}/{name}": number for name, number in found.items()})
         self.best, self.running = {}, False
 
     def weigh(self, losses: Tensor) -> bool:

@@ -103,8 +103,8 @@ def run(folder: Path) -> None:
         **provenance(),
         "settings": settings,
         "A": measure_regression(),
-        "B": measure_control(folder / "runs.jsonl"),
         "C": landscapes(folder),
+        "B": measure_control(folder / "runs.jsonl"),
     }
     text = json.dumps(result, indent=1)
     (folder / "result.json").write_text(text + "\n")
