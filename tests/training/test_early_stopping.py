@@ -53,7 +53,7 @@ def test_it_ends_after_patience_and_restores_the_best() -> None:
     stage, model = fitted([[5.0], [3.0], [2.0], [2.5], [1.999], [0.1]], report=lambda: {"left": model.weight.detach()})
     walked = loop()
     stage.run(walked, 0)
-    assert float(model.weight) == 4.0  # epoch 2; 1.999 is no improvement of one percent, and 0.1 is not reached
+    assert model.weight.item() == 4.0  # epoch 2; 1.999 is no improvement of one percent, and 0.1 is not reached
     assert float(walked.recorded["fit/epochs"][0]) == 4.0 and float(walked.recorded["fit/held_out"][0]) == 2.0
     assert float(walked.recorded["fit/left"][0]) == 4.0  # what is reported is of the restored weights
 
@@ -62,29 +62,29 @@ def test_any_member_that_improves_counts_and_the_least_losses_are_told() -> None
     told: list[Tensor] = []
     stage, model = fitted([[5.0, 1.0], [6.0, 0.5], [7.0, 0.6], [8.0, 0.7]], after=told.append)
     stage.run(loop(), 0)
-    assert float(model.weight) == 2.0 and told[0].tolist() == [5.0, 0.5]
+    assert model.weight.item() == 2.0 and told[0].tolist() == [5.0, 0.5]
 
 
 def test_weights_that_only_get_worse_are_put_back() -> None:
     stage, model = fitted([[1.0], [2.0], [3.0], [4.0]])
     stage.run(loop(), 0)
-    assert float(model.weight) == 0.0
+    assert model.weight.item() == 0.0
 
 
 def test_epochs_are_limited() -> None:
     stage, model = fitted([[float(100 - k)] for k in range(60)], most=3, improvement=0.0)
     stage.run(loop(), 0)
-    assert float(model.weight) == 6.0
+    assert model.weight.item() == 6.0
 
 
 def test_a_run_forgets_the_scores_of_the_one_before() -> None:
     stage, model = fitted([[5.0], [3.0], [4.0], [4.5], [4.0], [6.0], [6.0]])
     stage.run(loop(), 0)
-    assert float(model.weight) == 2.0
+    assert model.weight.item() == 2.0
     with torch.no_grad():
         model.weight += 4.0  # now at a loss of 4.5, worse than the 3.0 of before
     stage.run(loop(), 1)
-    assert float(model.weight) == 8.0
+    assert model.weight.item() == 8.0
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 7])
