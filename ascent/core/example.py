@@ -13,7 +13,7 @@ from ascent.core.part import Part
 from ascent.core.random import generator
 from ascent.core.reductions import last
 
-PER_CRITIC = frozenset({"value_spread"})
+PER_CRITIC = frozenset({"value_spread", "predicted_value"})
 """Probes that say a number of each critic."""
 
 
@@ -40,6 +40,7 @@ def example(
     parts = tuple(parts)
     several = max((part.critics for part in parts), default=0)
     wide = (several,) if several else ()
+    size = max((part.outputs_size for part in parts), default=0) or 3
     lengths = torch.randint(1, columns + 1, (rows, 1), generator=draw)
     mask = torch.arange(columns) < lengths
     log_prob = -normal(rows, columns).abs() - 0.1
@@ -85,7 +86,7 @@ def example(
         "entropy": normal(rows, columns).abs() + 0.5,
         "value": normal(rows, columns, *wide),
         "outcome": normal(rows, columns, *wide),
-        "outputs": normal(rows, columns, 3),
+        "outputs": normal(rows, columns, size),
         "features": normal(rows, columns, 4),
     }
     asked = [name.removeprefix("probe:") for name in sorted(needs) if name.startswith("probe:")]

@@ -79,6 +79,11 @@ class Part:
         """K of the values [N, T, K] that `Method.example` makes for this part; 0 where it reads [N, T]."""
         return 0
 
+    @property
+    def outputs_size(self) -> int:
+        """K of the outputs [N, T, K] that `Method.example` makes for this part; 0 where any number will do."""
+        return 0
+
     def start(self) -> State:
         """The state before the first collection."""
         return EMPTY

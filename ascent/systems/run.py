@@ -38,6 +38,7 @@ WHOLE = {
     "stabilizing_rl": "stabilizing_rl",
     "submodular_rl": "submodular_rl",
     "ggtd": "ggtd",
+    "vagram": "vagram",
     "otr": "supervised",
     "sft": "supervised",
 }

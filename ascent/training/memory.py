@@ -154,6 +154,11 @@ class Replay:
         assert drawn.whole  # asked here once, for all who learn from the draw
         return drawn
 
+    def content(self) -> Decisions:
+        """Every row held, by place."""
+        filled = min(self.written, self.capacity)
+        return Decisions.from_tensors({name: tensor[:filled] for name, tensor in self.ring.items()})
+
     def _hashed(self, rounds: Tensor) -> Tensor:
         """[rounds, batch] numbers in [0, 1)."""
         keys = torch.tensor([key(self.seed, "replay", round_) for round_ in rounds.tolist()])

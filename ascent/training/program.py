@@ -44,6 +44,8 @@ class Collect:
         every: rounds of the phase between two runs of this stage.
         statistics: further numbers to report after an act (returns of finished episodes).
         processes: that share the sampling; each one's sampler state is saved.
+        imagined: the decisions are a model's and not the world's: they do not count as the run's, and what is
+            reported of them is prefixed by `name`.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Collect:
         every: int = 1,
         statistics: Callable[[], Mapping[str, float]] | None = None,
         processes: Processes | None = None,
+        imagined: bool = False,
     ) -> None:
         self.name, self.sampler, self.memory, self.statistics = name, sampler, memory, statistics
+        self.imagined = imagined
         self.processes = processes or Processes()
         self.score, self.accept, self.refill, self.every = score, accept, refill, every
         self.acts = 0
@@ -91,8 +95,12 @@ class Collect:
         if self.score is not None:
             acted = self.score(acted)
         acted = self.processes.gather(acted)
-        loop.decisions += int(acted.mask.sum())
-        loop.record(_summary(acted))
+        summary = _summary(acted)
+        if self.imagined:
+            summary = {f"{self.name}/{name}": number for name, number in summary.items()}
+        else:
+            loop.decisions += int(acted.mask.sum())
+        loop.record(summary)
         if self.statistics is not None:
             own = self.processes.everyone(self.statistics())
             for name in {name: None for found in own for name in found}:

@@ -71,6 +71,7 @@ def action_space(space: spaces.Space[Any], name: str = "the environment") -> Act
 
 
 def _known() -> list[str]:
+    import ascent.worlds.distracted
     import ascent.worlds.door_key
     import ascent.worlds.noisy
     import ascent.worlds.submodular

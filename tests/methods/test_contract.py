@@ -77,6 +77,13 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "ggd", "over": "batch", "form": "product", "detach": True},
         {"algorithm": "sac", "members": 4, "reduction": "token-sum"},
     ],
+    "vagram": [
+        {"loss": "taylor", "mask_terminal": True},
+        {"loss": "itervaml", "warm_up": 0},
+        {"loss": "nll"},
+        {"loss": "value"},
+        {"variant": "release", "floor": 0.1},
+    ],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [
