@@ -37,6 +37,7 @@ WHOLE = {
     "p3o": "p3o",
     "submodular_rl": "submodular_rl",
     "ggtd": "ggtd",
+    "yann_rl": "yann_rl",
     "otr": "supervised",
     "sft": "supervised",
 }

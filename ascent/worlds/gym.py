@@ -72,6 +72,7 @@ def action_space(space: spaces.Space[Any], name: str = "the environment") -> Act
 
 def _known() -> list[str]:
     import ascent.worlds.noisy
+    import ascent.worlds.regulated
     import ascent.worlds.submodular
     import ascent.worlds.toy  # noqa: F401  (all register environments)
 

@@ -35,7 +35,13 @@ def masses() -> tuple[Program, PiecewiseAffine]:
     """Two coupled inputs on two states."""
     a, b = np.array([[1.1, 0.3], [-0.2, 0.95]]), np.array([[1.0, 0.2], [0.1, 0.7]])
     problem = program(
-        a, b, np.eye(2), np.diag([0.5, 0.2]), 2, (np.array([-0.4, -0.6]), np.array([0.5, 0.3])), (-np.ones(2), np.ones(2))
+        a,
+        b,
+        np.eye(2),
+        np.diag([0.5, 0.2]),
+        2,
+        (np.array([-0.4, -0.6]), np.array([0.5, 0.3])),
+        (-np.ones(2), np.ones(2)),
     )
     return problem, explicit(problem)
 
