@@ -1,4 +1,4 @@
-"""YANN-RL: the off-policy assembly with an actor that begins as predictive control and a critic that begins as its cost.
+"""YANN-RL: the off-policy assembly; its actor begins as predictive control, its critic as the cost of that.
 
 The environment must say what linear control needs to know of it: `design()`, as in `ascent.worlds.regulated`.
 """

@@ -152,13 +152,14 @@ class ClippedPendulum(Regulated):
 
 
 class SafetyReactor(Regulated):
-    """A stirred tank with an exothermic reaction, held at an unstable point below a temperature that must not be passed.
+    """A stirred tank with an exothermic reaction, held at an unstable point near a temperature not to be passed.
 
         dC/dt = q/V (1 - C) - k C         k = 7.2e10 exp(-8750 / T)        C in mol/L, T in K, minutes
         dT/dt = q/V (350 - T) + 5e4/(rho c) k C + UA/(rho c V) (T_c - T)
 
-    q = V = 100, rho c = 239, UA = 5e4; the input is the coolant's temperature T_c in [295, 302] K. The published
-    reactor's feeds are not printed; the constants are those of pc-gym's stirred tank.
+    q = V = 100, rho c = 239, UA = 5e4; the input is the coolant's temperature T_c in [290, 312] K. The published
+    reactor's feeds are not printed; the constants are those of pc-gym's stirred tank, whose coolant, [295, 302] K,
+    cannot hold an unstable point.
 
     Args:
         target: steady temperature to hold, in [345, 349]: there the tank is unstable and the coolant can hold it.
@@ -169,7 +170,7 @@ class SafetyReactor(Regulated):
     """
 
     SECONDS = 0.1
-    COOLANT = (295.0, 302.0)
+    COOLANT = (290.0, 312.0)
 
     def __init__(
         self,

@@ -134,7 +134,7 @@ def explicit(problem: Program, outside: Outside = "zero", most: int = 100_000) -
                     f"the program has more than {most} candidate active sets; take a shorter horizon or fewer limits."
                 )
             rows = problem.rows[list(active)]
-            if size and np.linalg.matrix_rank(rows) < size or not feasible(problem, active):
+            if (size and np.linalg.matrix_rank(rows) < size) or not feasible(problem, active):
                 refused.append(chosen)
                 continue
             region = critical(problem, active)

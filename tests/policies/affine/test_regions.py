@@ -146,7 +146,7 @@ def test_every_plan_satisfies_its_optimality_conditions(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_regions_partition_the_feasible_states(name: str) -> None:
     make, low, high = CASES[name]
-    problem, law = make()
+    _, law = make()
     violation = law.violation(states(5000, low, high, 4))
     inside, touching = (violation < -1e-9).sum(-1), (np.abs(violation) < 1e-9).any(-1)
     clear = ~touching
