@@ -24,12 +24,12 @@ PLANTS = {"pendulum": ("ascent/ClippedPendulum-v0", 200), "reactor": ("ascent/Sa
 HELD_OUT = 20
 LATTICE = 41
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "YANN-DDPG": ("yann_rl", ("critic=quadratic",)),
-    "YANN actor, random critic": ("yann_rl", ("critic=random",)),
-    "DDPG, noise 0.1": ("ddpg", ("noise=normal", "exploration=0.1", "critic_weight_decay=0.0")),
-    "DDPG, no noise": ("ddpg", ("noise=normal", "exploration=0.0", "critic_weight_decay=0.0")),
+    "YANN-DDPG": ("yann_rl", ("critic=quadratic", "critic_learning_rate=0.0001")),
+    "YANN actor, random critic": ("yann_rl", ("critic=random", "critic_learning_rate=0.001")),
+    "DDPG, noise 0.1": ("ddpg", ("noise=normal", "exploration=0.1", "critic_weight_decay=0.0", "critic_learning_rate=0.001")),
+    "DDPG, no noise": ("ddpg", ("noise=normal", "exploration=0.0", "critic_weight_decay=0.0", "critic_learning_rate=0.001")),
 }
-"""Method and settings besides the policy's rate. All arms: batch 64, critic rate 1e-3, one update a step."""
+"""Method and settings besides the policy's rate. All arms: batch 64, one update a step, target rate 1e-3."""
 
 
 class Watch:
@@ -75,7 +75,7 @@ def training(plant: str, arm: str, rate: float, seed: int, episodes: int, every:
         steps=episodes - 1,
         seed=seed,
         hidden=(256, 256) if slug == "ddpg" else None,
-        set=(*settings, f"learning_rate={rate}", "critic_learning_rate=0.001", f"start={length}", "capacity=100000"),
+        set=(*settings, f"learning_rate={rate}", f"start={length}", "capacity=100000"),
     )
     method = config.composed()
     build = yann_rl.build if slug == "yann_rl" else off_policy.build

@@ -81,8 +81,8 @@ def verdict(result: dict[str, Any]) -> str:
         "# yann_rl: verdict",
         "",
         f"{settings['seeds']} seeds an arm; costs are means of 20 held-out episodes, the same for every arm, with 95% "
-        "intervals over seeds. Each arm's policy rate is the best of three on one pilot seed; critic rate 1e-3, batch "
-        "64, one update a step for all. The paper trains 50 episodes with one seed.",
+        "intervals over seeds. Each arm's policy rate is the best of three on one pilot seed; batch 64, one update a step, "
+        "target rate 1e-3 for all; critic rate 1e-4 from the quadratic cost, 1e-3 from random weights. The paper trains 50 episodes with one seed.",
         "",
     ]
     for plant, study in result["studies"].items():
