@@ -54,7 +54,7 @@ def yann_rl(
     capacity: int = 100_000,
     start: int = 64,
     updates: int = 1,
-    learning_rate: float = 1e-4,
+    learning_rate: float = 1e-5,
     critic_learning_rate: float = 1e-4,
 ) -> Method:
     """DDPG from linear predictive control on.
@@ -92,6 +92,6 @@ def yann_rl(
     within("target_rate", target_rate, "(0, 1]", "Use 0.001; 1 copies")
     within("policy_target_rate", policy_target_rate, "(0, 1]", "Use 0.001; 1 copies")
     replay_sizes(batch, capacity, start, updates)
-    within("learning_rate", learning_rate, "(0, inf)", "Use 1e-4")
+    within("learning_rate", learning_rate, "(0, inf)", "Use 1e-5")
     within("critic_learning_rate", critic_learning_rate, "(0, inf)", "Use 1e-4")
     return deterministic("yann_rl", discount, 2.0, learning_rate, critic_learning_rate, 0.0)

@@ -48,7 +48,7 @@ def claims(plant: str, study: dict[str, Any]) -> list[str]:
             continue
         gaps = np.array(row["curves"]) - np.array(yann["curves"])
         later = gaps[:, 1:].mean(0)
-        estimate, low, high = row["minus_yann"]
+        _, low, high = row["minus_yann"]
         if arm.startswith("DDPG"):
             lines.append(
                 f"- It is below {arm} after training ({difference(row['minus_yann'])}, {arm} minus YANN-DDPG): "
@@ -81,7 +81,7 @@ def verdict(result: dict[str, Any]) -> str:
         "# yann_rl: verdict",
         "",
         f"{settings['seeds']} seeds an arm; costs are means of 20 held-out episodes, the same for every arm, with 95% "
-        "intervals over seeds. Each arm's policy rate is the best of three on one pilot seed; batch 64, one update a step, "
+        "intervals over seeds. Each arm's policy rate is the best of two on one pilot seed; batch 64, one update a step, "
         "target rate 1e-3 for all; critic rate 1e-4 from the quadratic cost, 1e-3 from random weights. The paper trains 50 episodes with one seed.",
         "",
     ]
