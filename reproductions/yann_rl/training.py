@@ -26,7 +26,10 @@ LATTICE = 41
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "YANN-DDPG": ("yann_rl", ("critic=quadratic", "critic_learning_rate=0.0001")),
     "YANN actor, random critic": ("yann_rl", ("critic=random", "critic_learning_rate=0.001")),
-    "DDPG, noise 0.1": ("ddpg", ("noise=normal", "exploration=0.1", "critic_weight_decay=0.0", "critic_learning_rate=0.001")),
+    "DDPG, noise 0.1": (
+        "ddpg",
+        ("noise=normal", "exploration=0.1", "critic_weight_decay=0.0", "critic_learning_rate=0.001"),
+    ),
 }
 """Method and settings besides the policy's rate. All arms: batch 64, one update a step, target rate 1e-3."""
 

@@ -61,9 +61,10 @@ def claims(plant: str, study: dict[str, Any]) -> list[str]:
                 f"**{judged(low > 0, high < 0)}**."
             )
     ours, theirs = yann["episodes_beyond"], study["arms"]["DDPG, noise 0.1"]["episodes_beyond"]
+    fewer = all(a < b for a, b in zip(ours, theirs, strict=True))
     lines.append(
         f"- Training episodes with a violation, {sum(ours)} against {sum(theirs)} of DDPG with noise over all seeds: "
-        f"fewer in every seed is **{judged(all(a < b for a, b in zip(ours, theirs, strict=True)), sum(ours) > sum(theirs))}**."
+        f"fewer in every seed is **{judged(fewer, sum(ours) >= sum(theirs))}**."
     )
     moved = np.abs(np.array(yann["episode_changes"])) > 0.01
     gained = -np.minimum(np.array(yann["episode_changes"]), 0.0)
@@ -81,8 +82,9 @@ def verdict(result: dict[str, Any]) -> str:
         "# yann_rl: verdict",
         "",
         f"{settings['seeds']} seeds an arm; costs are means of 20 held-out episodes, the same for every arm, with 95% "
-        "intervals over seeds. Each arm's policy rate is the best of two on one pilot seed; batch 64, one update a step, "
-        "target rate 1e-3 for all; critic rate 1e-4 from the quadratic cost, 1e-3 from random weights. The paper trains 50 episodes with one seed.",
+        "intervals over seeds. Each arm's policy rate is the best of two on one pilot seed; batch 64, one update "
+        "a step, target rate 1e-3 for all; critic rate 1e-4 from the quadratic cost, 1e-3 from random weights. The "
+        "paper trains 50 episodes with one seed.",
         "",
     ]
     for plant, study in result["studies"].items():

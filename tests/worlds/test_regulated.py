@@ -126,7 +126,8 @@ def test_copies_add_their_counts_up() -> None:
     worlds.reset([1, 2], np.ones(2, bool))
     for _ in range(3):
         worlds.step(np.ones((2, 1)))
-    assert worlds.violations() == sum(env.unwrapped.violations for env in worlds.vector.envs) > 3  # type: ignore[attr-defined]
+    counts = [environment.unwrapped.violations for environment in worlds.vector.envs]  # type: ignore[attr-defined]
+    assert worlds.violations() == sum(counts) > max(counts) > 0
     assert Environments("Pendulum-v1", 1).violations() is None
 
 
