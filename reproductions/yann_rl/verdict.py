@@ -18,7 +18,7 @@ def difference(numbers: list[float]) -> str:
 def table(study: dict[str, Any]) -> list[str]:
     """Every arm's costs."""
     lines = [
-        "| arm | rate | first cost | last cost | minus predictive control | training episodes with a violation |",
+        "| arm | rate | first cost | last cost | minus predictive control | training blocks with a violation |",
         "|---|---|---|---|---|---|",
     ]
     for arm, row in study["arms"].items():
@@ -63,7 +63,8 @@ def claims(plant: str, study: dict[str, Any]) -> list[str]:
     ours, theirs = yann["episodes_beyond"], study["arms"]["DDPG, noise 0.1"]["episodes_beyond"]
     fewer = all(a < b for a, b in zip(ours, theirs, strict=True))
     lines.append(
-        f"- Training episodes with a violation, {sum(ours)} against {sum(theirs)} of DDPG with noise over all seeds: "
+        f"- Training blocks of an episode's length with a violation, {sum(ours)} against {sum(theirs)} of DDPG with "
+        "noise over all seeds: "
         f"fewer in every seed is **{judged(fewer, sum(ours) >= sum(theirs))}**."
     )
     moved = np.abs(np.array(yann["episode_changes"])) > 0.01
