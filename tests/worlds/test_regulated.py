@@ -103,10 +103,14 @@ def test_the_linear_model_is_the_plant_near_its_set_point(plant: Regulated) -> N
     """Its error of one step shrinks with the square of the deviation, except for the pendulum's own integrator."""
     design = plant.design()
     a, b = discretise(*linearise(design.rates, np.zeros(2), np.zeros(1)), design.seconds)
+    errors = []
     for scale in (1e-2, 1e-3):
         state, control = scale * np.array([1.0, -2.0]), scale * np.array([0.5])
-        error = np.abs(plant._advance(state, control) - (a @ state + b @ control)).max()
-        assert error < (0.05 * scale if isinstance(plant, ClippedPendulum) else 5.0 * scale**2)
+        errors.append(np.abs(plant._advance(state, control) - (a @ state + b @ control)).max())
+    if isinstance(plant, ClippedPendulum):
+        assert errors[0] < 0.05 * 1e-2 and errors[1] < 0.05 * 1e-3
+    else:
+        assert errors[0] / errors[1] == pytest.approx(100.0, rel=0.05)
 
 
 def test_passing_the_ceiling_ends_the_episode_and_costs() -> None:
