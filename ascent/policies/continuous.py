@@ -38,10 +38,11 @@ class ContinuousHead:
 
     Attributes:
         dimensions: A.
-        soft: outputs [2 A] are mean and log standard deviation before tanh; otherwise [A], the action before tanh.
+        soft: outputs [2 A] are mean and log standard deviation before tanh; otherwise [A], of an action.
         exploration: deviation of the noise added to a deterministic action, >= 0.
         pull: theta in (0, 1] of the Ornstein-Uhlenbeck process that this noise is; 1 makes its draws independent.
         start: first decisions of each copy that are uniform.
+        squash: a deterministic action passes through tanh; otherwise it is clipped.
     """
 
     dimensions: int
@@ -49,6 +50,7 @@ class ContinuousHead:
     exploration: float = 0.0
     pull: float = 1.0
     start: int = 0
+    squash: bool = True
 
     @property
     def outputs(self) -> int:
@@ -78,13 +80,14 @@ class ContinuousHead:
             mean, spread = outputs[:, : self.dimensions], outputs[:, self.dimensions :]
             action = np.tanh(mean + np.exp(np.minimum(np.maximum(spread, LOWEST), HIGHEST)) * drawn)
         else:
-            action = np.tanh(outputs) + self.exploration * drawn
+            action = self.mode(outputs) + self.exploration * drawn
             action = np.minimum(np.maximum(action, -1.0), 1.0)
         return np.where(np.isnan(replaced), action, replaced)
 
     def mode(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """The action without noise, tanh of the mean."""
-        return np.asarray(np.tanh(outputs[:, : self.dimensions]))
+        """The action without noise: tanh of the mean, or the mean clipped."""
+        mean = outputs[:, : self.dimensions]
+        return np.asarray(np.tanh(mean) if self.squash else np.minimum(np.maximum(mean, -1.0), 1.0))
 
 
 class ContinuousActor(nn.Module):
@@ -137,6 +140,10 @@ class ContinuousActor(nn.Module):
     def numpy_actor(self) -> Actor:
         """The actor on views of the present weights, for stepping environments."""
         return Actor(self.head, None, self.network.numpy())
+
+    def description(self) -> dict[str, Any]:
+        """What it takes to build one that these weights fit."""
+        return {"hidden": [layer.out_features for layer in list(self.network.layers)[:-1]], "soft": self.head.soft}
 
 
 class Judged:

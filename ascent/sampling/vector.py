@@ -98,6 +98,7 @@ class VectorSampler:
         self._return = np.zeros(count)
         self._history: list[list[NDArray[Any]]] = [[] for _ in range(count)]
         self._memory: NDArray[Any] | None = None
+        self._violated = 0  # before a resumption, less what its replay counts again
         self._raw = self._begin(np.ones(count, bool))
         self._learn(self._raw)
 
@@ -244,13 +245,15 @@ class VectorSampler:
         return self._begin(ended)
 
     def statistics(self) -> dict[str, float]:
-        """Mean return and length of the last 100 finished episodes; empty before the first."""
+        """Mean return and length of the last 100 finished episodes, absent before the first; violations so far."""
+        violations = self.environments.violations()
+        counted = {} if violations is None else {"violations": float(self._violated + violations)}
         if not self.recent:
-            return {}
+            return counted
         if self._mean is None:
             returns, lengths = zip(*self.recent, strict=True)
             self._mean = {"episode_return": float(np.mean(returns)), "episode_length": float(np.mean(lengths))}
-        return self._mean
+        return self._mean | counted
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the continuation depends on, the policy's weights aside: plain numbers, lists, tensors."""
@@ -266,7 +269,8 @@ class VectorSampler:
             state["memory"] = torch.from_numpy(self._memory.copy())
         for name, statistics in self._statistics():
             state[name] = statistics.state_dict()
-        return state
+        violations = self.environments.violations()
+        return state if violations is None else state | {"violations": self._violated + violations}
 
     def _statistics(self) -> list[tuple[str, RunningStatistics | RewardScale]]:
         kept: dict[str, RunningStatistics | RewardScale | None] = {
@@ -298,6 +302,7 @@ class VectorSampler:
             if past:
                 raw[place] = self.environments.replay(place, past)
         self._raw = raw
+        self._violated = int(state.get("violations", 0)) - (self.environments.violations() or 0)
 
 
 def since_start(ages: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.int64]:

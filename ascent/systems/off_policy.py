@@ -55,7 +55,7 @@ class Models:
     """The networks of a run; `targets` are slow copies.
 
     Attributes:
-        actor, critics: what learns.
+        actor, critics: what learns; others than these classes if they offer the same methods.
         target_actor: of a deterministic method; a soft one asks its present actor.
         target_critics: K.
         temperature: of a soft method; its only parameter is constant where it is not learned.
@@ -74,8 +74,15 @@ class Models:
         return found | {name: model for name, model in others.items() if model is not None}
 
 
-def build(config: Config, method: Method, processes: Processes) -> Assembly:
+Make = Callable[[ControlConfig, Method, Environments], Models]
+
+
+def build(config: Config, method: Method, processes: Processes, make: Make | None = None) -> Assembly:
     """The assembly of `sac`, `td3` and `ddpg`. A step of the run is a block of environment steps with its updates.
+
+    Args:
+        config, method, processes: of the run.
+        make: builds the models instead of `networks`.
 
     Raises:
         BadConfig: the world is no environment with bounded real actions, or an option has no meaning here.
@@ -83,7 +90,7 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     refuse_options(config, method, processes)
     environments = bounded(config, method)
     sizes, count = method.parameters, config.environments
-    models = networks(config, method, environments)
+    models = (networks if make is None else make)(config, method, environments)
     sampler = VectorSampler(models.actor, environments, 1, config.seed, log_probs=False)
     replay = Replay(int(sizes["capacity"]), int(sizes["batch"]), config.seed)
     shared = Shared(replay, annotation(config, method, models))
@@ -243,8 +250,14 @@ def stages(config: ControlConfig, method: Method, models: Models, shared: Shared
         assert models.temperature is not None
         found.append(Learn("temperature", models.temperature, companions["temperature"], shared, seed=config.seed))
     pairs: list[tuple[torch.nn.Module, torch.nn.Module]] = [(models.critics, models.target_critics)]
-    pairs += [] if models.target_actor is None else [(models.actor, models.target_actor)]
-    return [*found, Follow("targets", pairs, float(sizes["target_rate"]), int(sizes.get("target_every", delay)))]
+    rate, every = float(sizes["target_rate"]), int(sizes.get("target_every", delay))
+    if models.target_actor is None:
+        return [*found, Follow("targets", pairs, rate, every)]
+    policies: list[tuple[torch.nn.Module, torch.nn.Module]] = [(models.actor, models.target_actor)]
+    own = sizes.get("policy_target_rate")
+    if own is None:
+        return [*found, Follow("targets", pairs + policies, rate, every)]
+    return [*found, Follow("targets", pairs, rate, every), Follow("policy_target", policies, float(own), every)]
 
 
 def evaluator(config: ControlConfig, actor: ContinuousActor) -> Callable[[int], Mapping[str, float]]:
@@ -265,13 +278,7 @@ def saver(config: ControlConfig, method: Method, actor: ContinuousActor) -> Call
     def save(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: x.contiguous() for name, x in actor.state_dict().items()}, folder / "policy.safetensors")
-        hidden = [layer.out_features for layer in list(actor.network.layers)[:-1]]
-        description: dict[str, Any] = {
-            "env": config.env,
-            "env_set": config.env_arguments,
-            "hidden": hidden,
-            "soft": actor.head.soft,
-        }
+        description: dict[str, Any] = {"env": config.env, "env_set": config.env_arguments, **actor.description()}
         write(folder / "policy.json", {**description, "observation_statistics": None})
 
     return save

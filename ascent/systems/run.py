@@ -39,6 +39,7 @@ WHOLE = {
     "submodular_rl": "submodular_rl",
     "ggtd": "ggtd",
     "vagram": "vagram",
+    "yann_rl": "yann_rl",
     "otr": "supervised",
     "sft": "supervised",
 }

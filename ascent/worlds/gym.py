@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -70,10 +70,18 @@ def action_space(space: spaces.Space[Any], name: str = "the environment") -> Act
     )
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """An environment that counts the steps beyond a limit, since it was made."""
+
+    violations: int
+
+
 def _known() -> list[str]:
     import ascent.worlds.distracted
     import ascent.worlds.door_key
     import ascent.worlds.noisy
+    import ascent.worlds.regulated
     import ascent.worlds.submodular
     import ascent.worlds.toy  # noqa: F401  (all register environments)
 
@@ -273,6 +281,12 @@ class Environments:
                     "an environment can be resumed only if the seed of its reset and the actions decide everything."
                 )
         return np.asarray(observation)
+
+    def violations(self) -> int | None:
+        """Steps beyond a limit of all copies since they were made; None where the environment has no limit."""
+        copies = [environment.unwrapped for environment in self.vector.envs]
+        counts = [environment.violations for environment in copies if isinstance(environment, Limited)]
+        return sum(counts) if counts else None
 
     def close(self) -> None:
         """Release windows and simulators."""

@@ -32,7 +32,7 @@ BASELINES = [
 TOKENS = ("forking_tokens", "kdrl", "capo", "stabilizing_rl")
 PARAMETERS = [
     (slug, item)
-    for slug in (*BASELINES, "entropy_mechanism", "copg", "props", "bapo", "otr", "p3o", *TOKENS)
+    for slug in (*BASELINES, "entropy_mechanism", "copg", "props", "bapo", "otr", "p3o", "yann_rl", *TOKENS)
     for item in card(slug).parameters
 ]
 NUMERIC = [(slug, item.name) for slug, item in PARAMETERS if type(item.default) in (int, float)]

@@ -61,6 +61,16 @@ def test_noise_of_a_deterministic_action_stays_in_bounds() -> None:
     assert actions.min() == -1.0 and actions.max() == 1.0
 
 
+def test_a_head_without_squashing_clips() -> None:
+    head = ContinuousHead(1, soft=False, squash=False)
+    outputs = np.array([[-3.0], [-0.5], [0.9], [1.5]])
+    assert head.mode(outputs)[:, 0].tolist() == [-1.0, -0.5, 0.9, 1.0]
+    noise = np.stack((np.ones((4, 1)), np.full((4, 1), np.nan)), axis=1).astype(np.float32)
+    assert (head.sample(outputs, None, noise) == head.mode(outputs)).all()
+    noisy = ContinuousHead(1, soft=False, exploration=0.25, squash=False)
+    assert noisy.sample(outputs, None, noise)[:, 0].tolist() == [-0.75, -0.25, 1.0, 1.0]
+
+
 def test_a_judged_actor_says_what_its_fresh_action_is_worth() -> None:
     actor = ContinuousActor(3, ContinuousHead(2, soft=True), (8,), seed=1).double()
     critics = Critics(3, 2, 3, (8,), seed=2).double()
