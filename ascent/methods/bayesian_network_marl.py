@@ -85,7 +85,7 @@ class TeamRatio(ClippedRatio):
 
     @property
     def needs(self) -> frozenset[str]:
-        return super().needs | ({"graph_noise", "index"} if self.resample else set())
+        return super().needs | ({"graph_noise"} if self.resample else set())
 
     def annotate(self, decisions: Decisions, state: State) -> Columns:
         if not self.resample:

@@ -55,6 +55,7 @@ def replayed(method: Method) -> bool:
 ALSO = {
     "kdrl": frozenset({"teacher_log_prob", "teacher_distribution", "outputs"}),
     "capo": frozenset({"outputs"}),
+    "bayesian_network_marl": frozenset({"segment", "agent", "graph_noise", "progress", "probe:open_ratio"}),
 }
 """What the assembly of one method gives besides."""
 

@@ -37,6 +37,7 @@ WHOLE = {
     "p3o": "p3o",
     "submodular_rl": "submodular_rl",
     "ggtd": "ggtd",
+    "bayesian_network_marl": "bayesian_network_marl",
     "otr": "supervised",
     "sft": "supervised",
 }

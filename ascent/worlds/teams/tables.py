@@ -76,7 +76,7 @@ def coordination_reward(bits: Tensor) -> Tensor:
 def coordination(agents: int, noise: float = 0.1, discount: float = 0.95) -> TeamGame:
     """The coordination game: every agent sets its bit of the state, which flips with probability `noise`.
 
-    All zeros pay 3, all ones 2, and what lies between pays 0 or 1, so a team on the lesser hill has to leave it together.
+    All zeros pay 3, all ones 2, what lies between 0 or 1: a team on the lesser hill has to leave it together.
     """
     if agents not in LEEWAY:
         raise ValueError(f"agents must be one of {sorted(LEEWAY)}; got {agents!r}.")
