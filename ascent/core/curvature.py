@@ -37,9 +37,7 @@ class Shifts:
     policy: Tensor
 
 
-def residual(
-    logits: Float[Tensor, "M K"], action: Tensor, top_k: int = 0
-) -> tuple[Tensor, Tensor]:
+def residual(logits: Float[Tensor, "M K"], action: Tensor, top_k: int = 0) -> tuple[Tensor, Tensor]:
     """pi [M, K] and u = e_a - pi [M, K].
 
     With `top_k` > 0 the softmax is over the `top_k` greatest logits only, and u is 0 elsewhere; an action that is not

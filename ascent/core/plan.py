@@ -45,7 +45,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A number that moves from `start` to `end` between two shares of the run, linearly or in so many equal `stairs`."""
+    """A number that moves from `start` to `end` between two shares of the run: linearly, or in `stairs` equal steps."""
 
     start: float
     end: float

@@ -21,7 +21,7 @@ Credit = Callable[[Decisions], Tensor]
 
 
 def moments(decisions: Decisions) -> tuple[Tensor, Tensor]:
-    """Which moment of its row a decision belongs to [N, T], from 0, and which decisions are the last of one [N, T]."""
+    """[N, T] which moment of its row a decision belongs to, from 0, and [N, T] which decisions are the last of one."""
     end = last(decisions, "segment")
     number = end.long().cumsum(1) - end.long()
     return number, end

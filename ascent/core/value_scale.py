@@ -1,7 +1,7 @@
 """A critic that learns targets of mean 0 and deviation 1, whatever the rewards are.
 
-The value network says u; the value is `u * deviation + mean` of the targets seen so far (running moments, debiased), and
-its loss compares u with the scaled target. That is the "ValueNorm" of multi-agent PPO's released code (Yu et al. 2022,
+The value network says u; the value is `u * deviation + mean` of the targets seen so far (running moments, debiased),
+and its loss compares u with the scaled target. That is the "ValueNorm" of multi-agent PPO's released code (Yu et al. 2022,
 arXiv 2103.01955); PopArt (van Hasselt et al. 2016, arXiv 1602.07714) would also rescale the last layer.
 """
 
@@ -91,9 +91,7 @@ class ScaledValueLoss(ValueLoss):
         mean, deviation = (
             decisions.column(name, "ScaledValueLoss")[:, None] for name in ("value_mean", "value_deviation")
         )
-        return super().__call__(
-            evaluation, decisions.replace(value_target=(decisions.value_target - mean) / deviation)
-        )
+        return super().__call__(evaluation, decisions.replace(value_target=(decisions.value_target - mean) / deviation))
 
     def after(self, decisions: Decisions, totals: Columns, state: State) -> State:
         target = decisions.value_target[decisions.mask].double()

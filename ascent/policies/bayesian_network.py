@@ -1,4 +1,4 @@
-"""The joint policy of a team: an encoder of observations, a head for each agent that sees its parents' actions, a critic.
+"""The joint policy of a team: an encoder of observations, heads that see the parents' actions, a central critic.
 
     logits_i = W_i [ f(o_i), (onehot(a_j) G[j, i])_j ] + b_i             V(s): of the whole state
 
@@ -135,7 +135,7 @@ class BayesianNetwork(nn.Module):
 
     @torch.no_grad()
     def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
-        """Write those of `old_log_prob`, `value`, `next_value` in `needs`; the next value is that of the next moment."""
+        """Write those of `old_log_prob`, `value`, `next_value` in `needs`; the next value is the next moment's."""
         columns: dict[str, Tensor] = {}
         if "old_log_prob" in needs:
             columns["old_log_prob"] = self.evaluate(decisions, frozenset({"log_prob"})).log_prob

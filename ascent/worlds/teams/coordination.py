@@ -34,9 +34,7 @@ class Coordination(ParallelEnv[str, Any, int]):
         self.noise, self.episode, self.count = noise, episode, agents
         self.possible_agents = [f"bit_{number}" for number in range(agents)]
         self.agents: list[str] = []
-        self.observation_spaces = {
-            name: spaces.Box(0.0, 1.0, (agents,), np.float32) for name in self.possible_agents
-        }
+        self.observation_spaces = {name: spaces.Box(0.0, 1.0, (agents,), np.float32) for name in self.possible_agents}
         self.action_spaces = {name: spaces.Discrete(2) for name in self.possible_agents}
         self.reward = coordination_reward(digits(2, agents)).tolist()
         self.powers = 2 ** np.arange(agents - 1, -1, -1)

@@ -1,7 +1,7 @@
 """Copies of any PettingZoo parallel environment with discrete actions, as arrays over agents.
 
-Agents keep their place in `possible_agents`; who has left is absent, sees zeros and earns nothing. E copies, n agents, O
-observation numbers (the longest agent's), A actions, S numbers of a state.
+Agents keep their place in `possible_agents`; who has left is absent, sees zeros and earns nothing. E copies, n agents,
+O observation numbers (the longest agent's), A actions, S numbers of a state.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ def maker(environment: str) -> Callable[..., Any]:
     module, colon, function = place.partition(":")
     if not colon:
         raise ValueError(
-            f"env must be one of {', '.join(NAMES)}, or 'module:function' that makes a PettingZoo parallel environment; "
-            f"got {environment!r}."
+            f"env must be one of {', '.join(NAMES)}, or 'module:function' that makes a PettingZoo parallel "
+            f"environment; got {environment!r}."
         )
     try:
         found = vars(importlib.import_module(module)).get(function)
     except ModuleNotFoundError as error:
-        raise ImportError(f"env {environment!r} needs {error.name}: {INSTALL}, or install the named package.") from error
+        raise ImportError(
+            f"env {environment!r} needs {error.name}: {INSTALL}, or install the named package."
+        ) from error
     if not callable(found):
         raise ValueError(f"env: module {module!r} has no function {function!r}.")
     return found  # type: ignore[no-any-return]
@@ -157,9 +159,7 @@ class Teams:
                 self._show(place, self.copies[place].reset(seed=seed)[0])
         return self._now()
 
-    def step(
-        self, action: NDArray[Any]
-    ) -> tuple[Moment, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    def step(self, action: NDArray[Any]) -> tuple[Moment, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
         """One step of every copy by actions [E, n]: the moment after, rewards [E, n], terminated [E], truncated [E].
 
         An episode is over when no agent is left; it is truncated if one of the last ones was cut off.
