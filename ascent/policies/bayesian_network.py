@@ -81,7 +81,7 @@ class BayesianNetwork(nn.Module):
         return torch.einsum("mji,mjia->mia", graph, said)
 
     def _seen(self, decisions: Decisions) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Observations [M, n, O], states [M, S], who decided [M, n], the graphs' draws, and actions that are open."""
+        """Observations [M, n, O], states [M, S], who was there [M, n], the graphs' draws, and actions that are open."""
         rows, columns = decisions.mask.shape
         n = self.agents
         if columns % n:
@@ -92,7 +92,9 @@ class BayesianNetwork(nn.Module):
         state = context["state"][:, ::n].reshape(shape[0], -1)
         noise = decisions.column("graph_noise", "the graph").reshape(*shape, -1) if self.graph.draws else None
         available = context["available"].reshape(*shape, -1) if "available" in context else None
-        return observation, state, decisions.mask.reshape(shape), noise, available
+        # A decision that was masked later was still made: its children heard it.
+        present = context.get("present", decisions.mask).reshape(shape)
+        return observation, state, present, noise, available
 
     def distribution(self, decisions: Decisions) -> tuple[Tensor, Tensor]:
         """[M, n, A] log-probs of every action given the recorded actions of the parents, and the graphs [M, n, n]."""
@@ -109,7 +111,7 @@ class BayesianNetwork(nn.Module):
 
         Args:
             decisions: with context "observation" [N, T, O] and "state" [N, T, S], `action`, and the extra "graph_noise"
-                [N, T, 3 n] where the graph is drawn.
+                [N, T, 3 n] where the graph is drawn; context "present" [N, T] says who was there, if not the mask.
             needs: names of evaluated columns.
             probes: none are known beside the own one.
         """

@@ -33,8 +33,8 @@ class TeamSampler:
         seed: of every episode's start and every draw.
         share: (rank, processes); this process steps copies rank * E ... of processes * E.
 
-    `act` gives Decisions with context "observation" [N, T, O], "state" and "next_state" [N, T, S] (and "available"
-    [N, T, A]), `action`, `behaviour_log_prob`, `reward` (each agent's own), `terminated` and `truncated` (of the
+    `act` gives Decisions with context "observation" [N, T, O], "state" and "next_state" [N, T, S], "present" [N, T] (and
+    "available" [N, T, A]), `action`, `behaviour_log_prob`, `reward` (each agent's own), `terminated` and `truncated` (of the
     episode, on every agent of its last moment), `segment` and `index` (the moment's number), `trajectory`, and the
     extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n].
     """
@@ -89,6 +89,7 @@ class TeamSampler:
             moment = {f"context/{name}": tensor for name, tensor in context.items()}
             moment |= {
                 "context/next_state": torch.from_numpy(after.state),
+                "context/present": torch.from_numpy(now.present),
                 "column/mask": torch.from_numpy(now.present),
                 "column/action": action,
                 "column/behaviour_log_prob": log_prob,
