@@ -29,7 +29,7 @@ TABLES: dict[str, tuple[tuple[str, ...], int, int]] = {
     "matrix": (("empty", "coins", "complete"), 64, 2000),
     "2": (("empty", "coins", "complete"), 64, 2000),
     "3": (("empty", "coins", "line", "complete"), 64, 2000),
-    "5": (("empty", "line", "complete"), 32, 10_000),
+    "5": (("empty", "line", "complete"), 24, 4000),
 }
 SEEDS, PILOTS, RATES, STEPS = 8, (1000, 1001), (7e-4, 3e-3), 60
 

@@ -72,9 +72,7 @@ def verdict(result: dict[str, Any]) -> str:
         f"**{judged(worst < 0.01, worst > 0.1)}**."
     )
     for arm in ("complete", "learned"):
-        lines.append(
-            f"- From samples, `{arm}` earns more than MAPPO: **{above(sampled[arm]['drawn_minus_empty'])}**."
-        )
+        lines.append(f"- From samples, `{arm}` earns more than MAPPO: **{above(sampled[arm]['drawn_minus_empty'])}**.")
     annealed = sampled["learned, annealed"]
     ends, not_below = annealed["open_drawn"]["high"] < 0.05, annealed["drawn_minus_empty"][1] > -0.02
     lines.append(

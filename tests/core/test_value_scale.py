@@ -48,7 +48,9 @@ def test_moments_are_debiased_and_run() -> None:
 
 
 def test_values_return_to_the_units_of_rewards() -> None:
-    decisions = batch().with_extras({"value_mean": torch.full((2,), 4.0).double(), "value_deviation": torch.full((2,), 3.0)})
+    decisions = batch().with_extras(
+        {"value_mean": torch.full((2,), 4.0).double(), "value_deviation": torch.full((2,), 3.0)}
+    )
     by_hand = batch().replace(
         value=3 * decisions.value + 4, next_value=(3 * decisions.next_value + 4).masked_fill(decisions.terminated, 0.0)
     )
@@ -56,7 +58,9 @@ def test_values_return_to_the_units_of_rewards() -> None:
 
 
 def test_the_loss_is_that_of_the_scaled_error() -> None:
-    decisions = batch().with_extras({"value_mean": torch.full((2,), 3.0).double(), "value_deviation": torch.full((2,), 2.0)})
+    decisions = batch().with_extras(
+        {"value_mean": torch.full((2,), 3.0).double(), "value_deviation": torch.full((2,), 2.0)}
+    )
     evaluation = Evaluation(value=torch.zeros(2, 3, dtype=torch.float64))
     assert ScaledValueLoss()(evaluation, decisions)[0].tolist() == pytest.approx([0.5, 0.0, 0.5])
     huber = ScaledValueLoss(kind="huber", delta=0.5)

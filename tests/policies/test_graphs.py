@@ -23,7 +23,9 @@ from ascent.policies.graphs import (
 
 
 def draws(moments: int, agents: int, seed: int = 0) -> torch.Tensor:
-    return uniform(torch.arange(moments)[:, None, None] + (seed << 32), torch.arange(agents)[:, None], torch.arange(3 * agents))
+    return uniform(
+        torch.arange(moments)[:, None, None] + (seed << 32), torch.arange(agents)[:, None], torch.arange(3 * agents)
+    )
 
 
 def network(agents: int = 4, **kind: object) -> GraphNetwork:
