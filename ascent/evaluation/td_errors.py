@@ -67,3 +67,4 @@ def draw_errors(axes: Any, bars: dict[str, list[float]], law: Fit, title: str) -
     axes.set_ylim(min(seen) / 2, max(seen) * 2)
     axes.set_title(title, fontsize=9)
     axes.legend(fontsize=7)
+

@@ -161,3 +161,4 @@ def at_common_budget(arms: Sequence[Arm]) -> list[Arm]:
         return Seed(run.seed, [*(point for point in run.curve if point[0] < limit), (limit, final)], final)
 
     return [Arm(arm.name, [cut(run) for run in arm.seeds]) for arm in arms]
+

@@ -107,5 +107,7 @@ def evaluated(policy: CausalPolicy, method: Method) -> Policy:
     """The policy as the method must see it: with the probes of one-token rollouts where there are any."""
     rollouts = [part for part in method.parts.values() if isinstance(part, OneToken)]
     if len(rollouts) > 1:
-        raise BadConfig(f"method {method.slug!r} has {len(rollouts)} one-token rollouts; a policy serves one.")
+        raise BadConfig(
+            f"method {method.slug!r} has {len(rollouts)} one-token rollouts; a policy serves one."
+        )
     return OneTokenPolicy(policy, rollouts[0].bandit) if rollouts else policy

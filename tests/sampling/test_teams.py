@@ -10,11 +10,11 @@ import torch
 
 pytest.importorskip("pettingzoo")
 
-from ascent.policies.bayesian_network import BayesianNetwork  # noqa: E402
-from ascent.policies.graphs import Kind  # noqa: E402
-from ascent.sampling.teams import TeamSampler  # noqa: E402
-from ascent.worlds.teams.parallel import Teams  # noqa: E402
-from tests.worlds.teams.test_parallel import Leaving  # noqa: E402
+from ascent.policies.bayesian_network import BayesianNetwork
+from ascent.policies.graphs import Kind
+from ascent.sampling.teams import TeamSampler
+from ascent.worlds.teams.parallel import Teams
+from tests.worlds.teams.test_parallel import Leaving
 
 
 def made(environment: object = "ascent/Coordination-v0", copies: int = 2, graph: Kind = "learned", **more: object):

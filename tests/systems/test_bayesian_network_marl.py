@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 pytest.importorskip("pettingzoo")
 
-from ascent.systems.config import BadConfig, ControlConfig, LanguageConfig  # noqa: E402
-from ascent.systems.run import assemble, resume, train  # noqa: E402
-from ascent.training.loop import Loop  # noqa: E402
-from ascent.training.processes import Processes  # noqa: E402
+from ascent.systems.config import BadConfig, ControlConfig, LanguageConfig
+from ascent.systems.run import assemble, resume, train
+from ascent.training.loop import Loop
+from ascent.training.processes import Processes
 
 SMALL = ControlConfig(
     method="bayesian_network_marl",
