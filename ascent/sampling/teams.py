@@ -33,10 +33,10 @@ class TeamSampler:
         seed: of every episode's start and every draw.
         share: (rank, processes); this process steps copies rank * E ... of processes * E.
 
-    `act` gives Decisions with context "observation" [N, T, O], "state" and "next_state" [N, T, S], "present" [N, T] (and
-    "available" [N, T, A]), `action`, `behaviour_log_prob`, `reward` (each agent's own), `terminated` and `truncated` (of the
-    episode, on every agent of its last moment), `segment` and `index` (the moment's number), `trajectory`, and the
-    extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n].
+    `act` gives Decisions with context "observation" [N, T, O], "state" and "next_state" [N, T, S], "present" [N, T]
+    (and "available" [N, T, A]), `action`, `behaviour_log_prob`, `reward` (each agent's own), `terminated` and
+    `truncated` (of the episode, on every agent of its last moment), `segment` and `index` (the moment's number),
+    `trajectory`, and the extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n].
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""BN-MAPPO: the edge budget, the composition, and what the options refuse. Graphs and policies have tests of their own."""
+"""BN-MAPPO: the edge budget, the composition, and what the options refuse; graphs and policies have their own tests."""
 
 from __future__ import annotations
 
