@@ -1,8 +1,8 @@
 """A critic that learns targets of mean 0 and deviation 1, whatever the rewards are.
 
 The value network says u; the value is `u * deviation + mean` of the targets seen so far (running moments, debiased),
-and its loss compares u with the scaled target. That is the "ValueNorm" of multi-agent PPO's released code (Yu et al. 2022,
-arXiv 2103.01955); PopArt (van Hasselt et al. 2016, arXiv 1602.07714) would also rescale the last layer.
+and its loss compares u with the scaled target. That is the "ValueNorm" of multi-agent PPO's released code (Yu et al.
+2022, arXiv 2103.01955); PopArt (van Hasselt et al. 2016, arXiv 1602.07714) would also rescale the last layer.
 """
 
 from __future__ import annotations
