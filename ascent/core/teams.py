@@ -28,7 +28,7 @@ def moments(decisions: Decisions) -> tuple[Tensor, Tensor]:
 
 
 def team_reward(decisions: Decisions) -> Tensor:
-    """[N, T] the moment of its row that a decision belongs to, from 0; [N, T] which decisions are the last of one."""
+    """[N, T] mean reward over the deciding agents of a moment, on each of them: the reward where it is shared."""
     mask = decisions.mask
     number, _ = moments(decisions)
     reward = torch.where(mask, decisions.reward, 0.0)
