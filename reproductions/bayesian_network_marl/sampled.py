@@ -25,7 +25,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "random": {"graph": "random"},
     "learned": {"graph": "learned"},
     "learned, annealed": {"graph": "learned", "anneal": True},
-    "learned, graph drawn anew": {"graph": "learned", "resample_graph": True},
 }
 
 

@@ -41,16 +41,16 @@ def verdict(result: dict[str, Any]) -> str:
         "",
         "## From samples, 3 agents",
         "",
-        f"{result['steps']} collections of 800 steps, 8 seeds; returns of 200 fresh episodes over the optimum, actions "
+        f"{result['steps']} collections of 800 steps, {result['seeds']} seeds, learning rate {result['rate']:g} for all; returns of 200 fresh episodes over the optimum, actions "
         "and graphs drawn, or the likeliest ones.",
         "",
-        "| arm | rate | drawn | likeliest | open ratio, drawn | open, likeliest | first ratio | drawn minus empty |",
-        "|---|---|---|---|---|---|---|---|",
+        "| arm | drawn | likeliest | open ratio, drawn | open, likeliest | mean ratio of the first collection | drawn minus empty |",
+        "|---|---|---|---|---|---|---|",
     ]
     for arm, row in sampled.items():
         difference = "" if arm.startswith("empty") else signed(row["drawn_minus_empty"])
         lines.append(
-            f"| {arm} | {row['rate']:g} | {shown(row['drawn'])} | {shown(row['likely'])} | "
+            f"| {arm} | {shown(row['drawn'])} | {shown(row['likely'])} | "
             f"{shown(row['open_drawn'])} | {row['open_likely']:.3f} | {row['first_ratio']:.4f} | {difference} |"
         )
     lines += ["", "## Claims", ""]
