@@ -41,10 +41,11 @@ def verdict(result: dict[str, Any]) -> str:
         "",
         "## From samples, 3 agents",
         "",
-        f"{result['steps']} collections of 800 steps, {result['seeds']} seeds, learning rate {result['rate']:g} for all; returns of 200 fresh episodes over the optimum, actions "
-        "and graphs drawn, or the likeliest ones.",
+        f"{result['steps']} collections of 800 steps, {result['seeds']} seeds, learning rate {result['rate']:g} for all; "
+        "returns of 200 fresh episodes over the optimum, actions and graphs drawn, or the likeliest ones. The ratio is "
+        "the mean over the five updates on the first collection.",
         "",
-        "| arm | drawn | likeliest | open ratio, drawn | open, likeliest | mean ratio of the first collection | drawn minus empty |",
+        "| arm | drawn | likeliest | open ratio, drawn | open, likeliest | ratio | drawn minus empty |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm, row in sampled.items():
