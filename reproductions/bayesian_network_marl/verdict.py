@@ -41,7 +41,7 @@ def verdict(result: dict[str, Any]) -> str:
         "",
         "## From samples, 3 agents",
         "",
-        f"{result['steps']} collections of 800 steps, {result['seeds']} seeds, learning rate {result['rate']:g} for all; "
+        f"{result['steps']} collections of 800 steps, {result['seeds']} seeds, learning rate {result['rate']:g}; "
         "returns of 200 fresh episodes over the optimum, actions and graphs drawn, or the likeliest ones. The ratio is "
         "the mean over the five updates on the first collection.",
         "",
