@@ -72,13 +72,12 @@ def test_micro_batches_do_not_matter() -> None:
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
 
 
-def test_it_learns_to_send_by_turns(tmp_path: Path) -> None:
-    """Two senders: chance loses some hundred an episode, silence earns 0, taking turns almost 2."""
-    config = dataclasses.replace(SMALL, env="ascent/Aloha-v0", environments=16, horizon=20, steps=60, evaluate_every=60)
-    config = dataclasses.replace(config, episodes=20, learning_rate=3e-3, output=str(tmp_path / "run"))
-    result = train(config)
-    drawn = [line["episode_return"] for line in result.metrics if "episode_return" in line]
-    assert drawn[0] < -30 and result.after is not None and result.after > 0.5
+def test_it_learns_to_stay_on_a_hill(tmp_path: Path) -> None:
+    """25 steps of two bits: uniform play earns 31, the lesser hill 41, the better one 61 or so; which one is luck."""
+    config = dataclasses.replace(SMALL, environments=16, steps=60, evaluate_every=60, episodes=20, learning_rate=3e-3)
+    result = train(dataclasses.replace(config, output=str(tmp_path / "run")))
+    assert result.before is not None and result.after is not None
+    assert result.before < 36 and result.after > 38
 
 
 @pytest.mark.parametrize(
