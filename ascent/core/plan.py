@@ -43,12 +43,35 @@ class Switch:
         return self.before if clock.progress < self.when else self.after
 
 
-Number = float | Linear | Falling | Switch
+@dataclass(frozen=True)
+class Ramp:
+    """A number that moves from `start` to `end` between two shares of the run: linearly, or in `stairs` equal steps."""
+
+    start: float
+    end: float
+    since: float = 0.0
+    until: float = 1.0
+    stairs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.since < self.until <= 1:
+            raise ValueError(f"since and until must be 0 <= since < until <= 1; got {self.since!r} and {self.until!r}.")
+        if self.stairs is not None and self.stairs < 1:
+            raise ValueError(f"stairs must be an integer >= 1 or None; got {self.stairs!r}.")
+
+    def at(self, clock: Clock) -> float:
+        done = min(max((clock.progress - self.since) / (self.until - self.since), 0.0), 1.0)
+        if self.stairs is not None:
+            done = int(done * self.stairs + 1e-9) / self.stairs
+        return self.start + (self.end - self.start) * done
+
+
+Number = float | Linear | Falling | Switch | Ramp
 
 
 def at(number: Number, clock: Clock) -> float:
     """The value of a constant or a schedule now."""
-    return number.at(clock) if isinstance(number, Linear | Falling | Switch) else number
+    return number.at(clock) if isinstance(number, Linear | Falling | Switch | Ramp) else number
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ from ascent.core.decisions import Decisions
 
 Mask = Bool[Tensor, "N T"]
 Factors = Float[Tensor, "N 1"]
-Reduction = Literal[
-    "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
-]
+Reduction = Literal["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
 
 
 def _lengths(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ WHOLE = {
     "ggtd": "ggtd",
     "vagram": "vagram",
     "yann_rl": "yann_rl",
+    "bayesian_network_marl": "bayesian_network_marl",
     "otr": "supervised",
     "sft": "supervised",
 }

@@ -1,0 +1,191 @@
+"""The joint policy of a team: an encoder of observations, heads that see the parents' actions, a central critic.
+
+    logits_i = W_i [ f(o_i), (onehot(a_j) G[j, i])_j ] + b_i             V(s): of the whole state
+
+Columns: step t of agent i is decision `t n + i` of its row. M moments, n agents, O observation numbers, A actions, S
+numbers of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ascent.core.decisions import Decisions
+from ascent.core.evaluation import Evaluation
+from ascent.core.random import generator
+from ascent.policies.actor_critic import MLP
+from ascent.policies.graphs import GraphNetwork, Kind, open_ratio
+from ascent.policies.policy import Probe
+
+OPEN = "probe:open_ratio"
+
+
+class BayesianNetwork(nn.Module):
+    """A team's policy over a fixed or learned graph, with a central critic.
+
+    Args:
+        agents: n.
+        observation_size: O, of each agent.
+        actions: A, of each agent.
+        state_size: S.
+        graph: kind of the graph, see `GraphNetwork`.
+        density: of a "random" graph.
+        hidden: widths of the encoder, the critic and the graph's networks.
+        temperature, iterations: of the graph's soft matrices.
+        seed: of the weights.
+    """
+
+    splittable = True
+    recurrent = False
+
+    def __init__(
+        self,
+        agents: int,
+        observation_size: int,
+        actions: int,
+        state_size: int,
+        graph: Kind = "learned",
+        density: float = 0.5,
+        hidden: Sequence[int] = (64, 64),
+        temperature: float = 1.0,
+        iterations: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.agents, self.actions = agents, actions
+        self.encoder = MLP((observation_size, *hidden), 2**0.5, generator(seed, "encoder"))
+        self.critic = MLP((state_size, *hidden, 1), 1.0, generator(seed, "critic"))
+        self.graph = GraphNetwork(agents, state_size, graph, density, hidden, temperature, iterations, seed)
+        weights = torch.empty(agents, hidden[-1] + agents * actions, actions)
+        for agent in range(agents):
+            nn.init.orthogonal_(weights[agent], 0.01, generator=generator(seed, "head", agent))
+        self.weight = nn.Parameter(weights)
+        self.bias = nn.Parameter(torch.zeros(agents, actions))
+
+    def own(self, observation: Tensor) -> Tensor:
+        """[M, n, A] the part of the logits that needs no parents, of observations [M, n, O]."""
+        features = self.encoder(observation).tanh()
+        width = features.shape[-1]
+        return torch.einsum("mih,iha->mia", features, self.weight[:, :width]) + self.bias
+
+    def heard(self, action: Tensor, decided: Tensor | None, graph: Tensor) -> Tensor:
+        """[M, n, A] the parents' part, of actions [M, n] and graphs [M, n, n]; who did not decide is not heard."""
+        onehot = nn.functional.one_hot(action, self.actions).to(self.weight)
+        if decided is not None:
+            onehot = onehot * decided[..., None].to(onehot)
+        weight = self.weight[:, -self.agents * self.actions :].view(self.agents, self.agents, self.actions, -1)
+        said = torch.einsum("mjb,ijba->mjia", onehot, weight)
+        return torch.einsum("mji,mjia->mia", graph, said)
+
+    def _seen(self, decisions: Decisions) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Observations [M, n, O], states [M, S], who was there [M, n], the graphs' draws, and actions that are open."""
+        rows, columns = decisions.mask.shape
+        n = self.agents
+        if columns % n:
+            raise ValueError(f"a row must hold whole moments of {n} decisions; got {columns} columns.")
+        shape = (rows * columns // n, n)
+        context = decisions.context
+        observation = context["observation"].reshape(*shape, -1)
+        state = context["state"][:, ::n].reshape(shape[0], -1)
+        noise = decisions.column("graph_noise", "the graph").reshape(*shape, -1) if self.graph.draws else None
+        available = context["available"].reshape(*shape, -1) if "available" in context else None
+        # A decision that was masked later was still made: its children heard it.
+        present = context.get("present", decisions.mask).reshape(shape)
+        return observation, state, present, noise, available
+
+    def distribution(self, decisions: Decisions) -> tuple[Tensor, Tensor]:
+        """[M, n, A] log-probs of every action given the recorded actions of the parents, and the graphs [M, n, n]."""
+        observation, state, decided, noise, available = self._seen(decisions)
+        graph = self.graph(state, noise)
+        action = decisions.action.reshape(decided.shape).masked_fill(~decided, 0)
+        logits = self.own(observation) + self.heard(action, decided, graph)
+        return open_only(logits, available).log_softmax(-1), graph
+
+    def evaluate(
+        self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] | None = None
+    ) -> Evaluation:
+        """Those of log_prob, entropy, value and probe:open_ratio that are in `needs`, with gradient.
+
+        Args:
+            decisions: with context "observation" [N, T, O] and "state" [N, T, S], `action`, and the extra "graph_noise"
+                [N, T, 3 n] where the graph is drawn; context "present" [N, T] says who was there, if not the mask.
+            needs: names of evaluated columns.
+            probes: none are known beside the own one.
+        """
+        shape = decisions.mask.shape
+        columns: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
+        if {"log_prob", "entropy", OPEN} & needs:
+            every, graph = self.distribution(decisions)
+            action = decisions.action.masked_fill(~decisions.mask, 0).reshape(every.shape[:2])
+            columns["log_prob"] = every.gather(-1, action[..., None])[..., 0].reshape(shape)
+            if "entropy" in needs:
+                safe = every.clamp(min=torch.finfo(every.dtype).min / self.actions)
+                columns["entropy"] = -(every.exp() * safe).sum(-1).reshape(shape)
+            if OPEN in needs:
+                found["open_ratio"] = open_ratio(graph)[:, None].expand(-1, self.agents).reshape(shape)
+        if "value" in needs:
+            columns["value"] = self._value(decisions.context["state"])
+        return Evaluation(**columns, probes=found)
+
+    def _value(self, state: Tensor) -> Tensor:
+        """[N, T] of states [N, T, S], computed once a moment."""
+        return self.critic(state[:, :: self.agents])[..., 0].repeat_interleave(self.agents, 1)
+
+    @torch.no_grad()
+    def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
+        """Write those of `old_log_prob`, `value`, `next_value` in `needs`; the next value is the next moment's."""
+        columns: dict[str, Tensor] = {}
+        if "old_log_prob" in needs:
+            columns["old_log_prob"] = self.evaluate(decisions, frozenset({"log_prob"})).log_prob
+        if {"value", "next_value"} & needs:
+            columns["value"] = self._value(decisions.context["state"])
+        if "next_value" in needs:
+            following = self._value(decisions.context["next_state"])
+            columns["next_value"] = following.masked_fill(decisions.terminated, 0.0)
+        return decisions.replace(**columns)
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Tensor,
+        state: Tensor,
+        uniform: Tensor | None,
+        graph_noise: Tensor | None,
+        decided: Tensor | None = None,
+        available: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions [M, n], their log-probs [M, n] and graphs [M, n, n] of observations [M, n, O] and states [M, S].
+
+        Args:
+            uniform: [M, n], what each agent draws its action with; None takes the likeliest.
+            graph_noise: [M, n, 3 n]; None takes the likeliest graph.
+            decided: [M, n] bool, agents that are there; the others are not heard.
+            available: [M, n, A] bool, actions that may be taken.
+
+        Every agent answers again until nobody's parents changed their mind: along an acyclic graph that takes as many
+        rounds as its longest path, and gives what answering in any topological order would.
+        """
+        graph = self.graph(state, graph_noise)
+        alone = self.own(observation)
+        action = torch.full(alone.shape[:2], -1)
+        for round_ in range(self.agents + 1):
+            logits = alone + self.heard(action, decided, graph) if round_ else alone
+            every = open_only(logits, available).log_softmax(-1)
+            if uniform is None:
+                drawn = every.argmax(-1)
+            else:
+                chances = every.double().exp().cumsum(-1)
+                drawn = (uniform[..., None] * chances[..., -1:] >= chances).sum(-1).clamp(max=self.actions - 1)
+            if bool((drawn == action).all()):
+                break
+            action = drawn
+        return action, every.gather(-1, action[..., None])[..., 0], graph
+
+
+def open_only(logits: Tensor, available: Tensor | None) -> Tensor:
+    """Logits [..., A], hopeless where an action may not be taken."""
+    return logits if available is None else logits.masked_fill(~available, torch.finfo(logits.dtype).min / 4)

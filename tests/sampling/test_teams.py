@@ -1,0 +1,92 @@
+"""Several agents in the one batch: layout, masks, draws by name, and going on after a stop."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+pytest.importorskip("pettingzoo")
+
+from ascent.policies.bayesian_network import BayesianNetwork
+from ascent.policies.graphs import Kind
+from ascent.sampling.teams import TeamSampler
+from ascent.worlds.teams.parallel import Teams
+from tests.worlds.teams.test_parallel import Leaving
+
+
+def made(environment: object = "ascent/Coordination-v0", copies: int = 2, graph: Kind = "learned", **more: object):
+    teams = Teams(environment, copies)  # type: ignore[arg-type]
+    policy = BayesianNetwork(
+        teams.agents, teams.observation_size, teams.actions, teams.state_size, graph, hidden=(8,), seed=1
+    )
+    return policy, TeamSampler(policy, teams, **{"steps": 10, "seed": 3, **more})  # type: ignore[arg-type]
+
+
+def test_agents_of_a_moment_are_consecutive_decisions_of_one_segment() -> None:
+    _, sampler = made(steps=30)
+    first, second = sampler.act(), sampler.act()
+    assert first.mask.shape == (2, 90) and first.whole
+    assert first.segment[0, :7].tolist() == [0, 0, 0, 1, 1, 1, 2] and second.segment[0, 0].item() == 30
+    assert first.extras["agent"][0, :5].tolist() == [0, 1, 2, 0, 1]
+    assert (first.reward.view(2, 30, 3) == first.reward.view(2, 30, 3)[..., :1]).all()
+    ended = first.truncated.view(2, 30, 3)
+    assert ended[:, 24].all() and ended.sum() == 6 and not first.terminated.any()
+    assert first.trajectory.view(2, 30, 3)[0, :, 0].diff().tolist() == [0] * 24 + [1] + [0] * 4
+    state = first.context["state"].view(2, 30, 3, -1)
+    successor = first.context["next_state"].view(2, 30, 3, -1)
+    assert torch.equal(successor[:, :24], state[:, 1:25])
+    assert torch.equal(state[:, :, 0], state[:, :, 2]) and first.extras["graph_noise"].shape == (2, 90, 9)
+    assert sampler.consumed == 120 and sampler.statistics()["episode_length"] == 25
+
+
+def test_the_policy_gives_the_recorded_actions_the_recorded_chances() -> None:
+    policy, sampler = made(copies=4)
+    decisions = sampler.act()
+    now = policy.evaluate(decisions, frozenset({"log_prob"})).log_prob
+    assert torch.allclose(now, decisions.behaviour_log_prob, atol=1e-5)
+
+
+def test_a_copy_draws_the_same_whoever_runs_beside_it() -> None:
+    _, two = made(copies=2)
+    whole = two.act()
+    _, second = made(copies=1, share=(1, 2))
+    part = second.act()
+    assert torch.equal(part.action[0], whole.action[1]) and torch.equal(part.reward[0], whole.reward[1])
+    assert torch.equal(part.trajectory[0], whole.trajectory[1])
+    assert second.consumed == two.consumed
+
+
+def test_a_restored_sampler_goes_on_bit_for_bit() -> None:
+    _, sampler = made(steps=17)
+    sampler.act()
+    state = copy.deepcopy(sampler.state_dict())
+    wanted = sampler.act()
+    _, restored = made(steps=17)
+    restored.load_state_dict(state)
+    found = restored.act()
+    flat = found.to_tensors()
+    assert all(torch.equal(tensor, flat[name]) for name, tensor in wanted.to_tensors().items())
+    assert restored.statistics() == sampler.statistics()
+    _, other = made(copies=3)
+    with pytest.raises(ValueError, match="use as many"):
+        other.load_state_dict(state)
+
+
+def test_who_left_is_masked_and_forbidden_actions_are_not_taken() -> None:
+    policy, sampler = made(Leaving, steps=7, graph="complete")
+    decisions = sampler.act()
+    mask = decisions.mask.view(2, 7, 2)
+    assert mask[0, :, 0].tolist() == [True, False, False, True, False, False, True] and mask[..., 1].all()
+    assert set(decisions.action[decisions.mask].unique().tolist()) <= {0, 2}
+    assert decisions.terminated.view(2, 7, 2)[0, :, 1].tolist() == [False, False, True] * 2 + [False]
+    assert sampler.statistics() == {"episode_return": 6.0, "episode_length": 3.0}
+    now = policy.evaluate(decisions, frozenset({"log_prob", "entropy"}))
+    found = (now.log_prob - decisions.behaviour_log_prob)[decisions.mask]
+    assert float(found.detach().abs().max()) < 1e-5 and torch.isfinite(now.entropy).all()
+
+
+def test_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="steps must be"):
+        made(steps=0)

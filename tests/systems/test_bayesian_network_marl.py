@@ -1,0 +1,101 @@
+"""The team's assembly: it trains, learns, resumes, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("pettingzoo")
+
+from ascent.systems.config import BadConfig, ControlConfig, LanguageConfig
+from ascent.systems.run import assemble, resume, train
+from ascent.training.loop import Loop
+from ascent.training.processes import Processes
+
+SMALL = ControlConfig(
+    method="bayesian_network_marl",
+    env="ascent/Coordination-v0",
+    env_set=("agents=2",),
+    environments=4,
+    hidden=(16,),
+    steps=3,
+    evaluate_every=3,
+    episodes=2,
+    tensorboard=False,
+    quiet=True,
+)
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("anneal=true",), ("resample_graph=true",), ('graph="empty"',), ('graph="random"',)]
+)
+def test_every_variant_trains(settings: tuple[str, ...], tmp_path: Path) -> None:
+    result = train(dataclasses.replace(SMALL, set=settings, output=str(tmp_path / "run")))
+    assert result.after is not None
+    assert (result.model / "policy.safetensors").is_file() and (result.model / "policy.json").is_file()
+    first = next(line for line in result.metrics if "ratio" in line)
+    if "anneal" in "".join(settings):
+        assert 0.0 <= first["open_ratio"] <= 1.0 and first["edge_budget"] == 1.0
+
+
+def test_an_environment_of_another_package(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMALL, env="ascent.worlds.teams.aloha:Aloha", env_set=("agents=4",), steps=2, output=str(tmp_path / "run")
+    )
+    assert train(config).after is not None
+
+
+def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = train(dataclasses.replace(SMALL, steps=4, save_every=1, keep=99, output=str(tmp_path / "whole")))
+    folder = tmp_path / "whole"
+    wanted = load_file(whole.model / "policy.safetensors")
+    for path in sorted((folder / "checkpoints").iterdir())[2:]:
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    resumed = resume(folder, quiet=True)
+    found = load_file(resumed.model / "policy.safetensors")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+
+
+def test_micro_batches_do_not_matter() -> None:
+    weights = []
+    for micro in (None, 1):
+        config = dataclasses.replace(SMALL, micro_rows=micro, steps=2, set=("anneal=true",))
+        assembly = assemble(config, config.composed(), Processes.launched())
+        Loop(assembly.system).run()
+        weights.append(dict(assembly.system.models["policy"].state_dict()))
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
+
+
+def test_it_learns_to_stay_on_a_hill(tmp_path: Path) -> None:
+    """25 steps of two bits: uniform play earns 31, the lesser hill 41, the better one 61 or so; which one is luck."""
+    config = dataclasses.replace(SMALL, environments=16, steps=60, evaluate_every=60, episodes=20, learning_rate=3e-3)
+    result = train(dataclasses.replace(config, output=str(tmp_path / "run")))
+    assert result.before is not None and result.after is not None
+    assert result.before < 36 and result.after > 38
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recurrent": True}, "recurrent"),
+        ({"env": "CartPole-v1", "env_set": ()}, "module:function"),
+        ({"env_set": ("agents=7",)}, "agents must be one of"),
+        ({"set": ("minibatches=9",)}, "minibatches"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, object], words: str) -> None:
+    config = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+    with pytest.raises(BadConfig, match=words):
+        assemble(config, config.composed(), Processes.launched())
+
+
+def test_language_is_refused() -> None:
+    config = LanguageConfig(method="bayesian_network_marl")
+    with pytest.raises(BadConfig, match="give --env"):
+        assemble(config, config.composed(), Processes.launched())
