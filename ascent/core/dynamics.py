@@ -15,7 +15,7 @@ def members(outputs: Tensor, size: int) -> Tensor:
     """[N, T, E * size] flat outputs as [N, T, E, size]."""
     if outputs.shape[-1] % size:
         raise ValueError(f"outputs must hold {size} numbers for each member; got {outputs.shape[-1]} in all.")
-    return outputs.unflatten(-1, (-1, size))
+    return outputs.reshape(*outputs.shape[:-1], -1, size)
 
 
 def squared(error: Tensor) -> Tensor:
