@@ -10,6 +10,7 @@ from ascent.core.method import DEFAULTED, Method
 from ascent.core.plan import AppendTree, Plan
 from ascent.core.registry import cards
 from ascent.systems.config import BadConfig, Config, ControlConfig
+from ascent.systems.stepwise import speaks_of_steps
 from ascent.training import batches
 from ascent.training.loop import System
 
@@ -75,12 +76,16 @@ def refuse_unfed(config: Config, method: Method) -> None:
         )
     missing = sorted(method.needs - fed)
     if missing:
-        fitting = [card.slug for card in cards() if card.family != "supervised" and card.build().needs <= given]
+        fitting = [card.slug for card in cards() if card.family != "supervised" and _runs(card.build(), family, given)]
         what = "environment" if family == "control" else "task"
         raise BadConfig(
             f"method {method.slug!r} needs {', '.join(missing)}, which {what} {config.world!r} does not give. "
             f"Methods that run here: {', '.join(fitting)}."
         )
+
+
+def _runs(method: Method, family: str, given: frozenset[str]) -> bool:
+    return method.needs <= given or (family == "control" and speaks_of_steps(method))
 
 
 def refuse_small(plan: Plan, rows: int, groups: int, decisions: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ascent.core.method import Method
 from ascent.core.registry import card
 from ascent.core.registry import method as build_method
+from ascent.systems.stepwise import speaks_of_steps, stepwise
 
 
 class BadConfig(ValueError):
@@ -228,6 +229,14 @@ class ControlConfig(RunConfig):
         if self.policy == "trees" and (self.recurrent or self.hidden is not None):
             raise BadConfig("policy trees has no layers; drop recurrent and hidden, or take policy mlp.")
         self.env_arguments  # noqa: B018  (refuses what is no name=value)
+
+    def applied(self, method: Method) -> Method:
+        if speaks_of_steps(method):
+            try:
+                method = stepwise(method, self.parameters())
+            except ValueError as error:
+                raise BadConfig(f"set: {error}") from error
+        return super().applied(method)
 
     @property
     def world(self) -> str:

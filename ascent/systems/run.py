@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from ascent.core.method import Method
+from ascent.core.registry import card
 from ascent.evaluation.picture import draw
 from ascent.systems import config as configuration
 from ascent.systems import device
@@ -142,8 +143,10 @@ def assemble(config: Config, method: Method, processes: Processes) -> Assembly:
     """The system of a configuration; a method that is a whole system brings its own assembly."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    family = "control" if isinstance(config, ControlConfig) else "language"
-    name = WHOLE.get(config.method, family)
+    control = isinstance(config, ControlConfig)
+    # In an environment a language method has no system of its own: what it can do there, any control method does.
+    bare = control and card(config.method).family == "language"
+    name = "control" if bare else WHOLE.get(config.method, "control" if control else "language")
     if isinstance(config, ControlConfig) and config.policy == "trees" and name not in GROVES:
         raise BadConfig(
             f"policy must be mlp for method {config.method!r}: its system learns by networks. Drop --policy trees, or "

@@ -21,6 +21,8 @@ PLANTS = {
     "reactor": (SafetyReactor, ("concentration (mol/L)", "temperature (K)")),
 }
 
+COLOURS = {"YANN-DDPG": "C0", "YANN actor, random critic": "C1", "DDPG, noise 0.1": "C2"}
+
 
 def draw(result: dict[str, Any], folder: Path) -> None:
     """costs.png and regions.png."""
@@ -33,10 +35,10 @@ def costs(result: dict[str, Any], path: Path) -> None:
     studies = result["studies"]
     figure, panels = plt.subplots(1, len(studies), figsize=(12, 4.2), layout="constrained")
     for axes, (plant, study) in zip(panels, studies.items(), strict=True):
-        for number, (arm, row) in enumerate(study["arms"].items()):
+        for arm, row in study["arms"].items():
             for curve in row["curves"]:
-                axes.plot(row["episodes"], curve, color=f"C{number}", linewidth=0.6, alpha=0.5)
-            axes.plot(row["episodes"], np.mean(row["curves"], 0), color=f"C{number}", linewidth=2, label=arm)
+                axes.plot(row["episodes"], curve, color=COLOURS[arm], linewidth=0.6, alpha=0.5)
+            axes.plot(row["episodes"], np.mean(row["curves"], 0), color=COLOURS[arm], linewidth=2, label=arm)
         axes.axhline(study["predictive_control"], color="black", linestyle="--", label="predictive control")
         axes.set(title=plant, xlabel="training episodes", yscale="log")
         axes.legend(fontsize=8)
