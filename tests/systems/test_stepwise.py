@@ -70,7 +70,7 @@ def test_what_speaks_of_answers_is_refused_by_name(tmp_path):
     assert config(tmp_path, method="bapo", set=("ddof=1", "passes=10")).composed().plan.passes == 10
 
 
-@pytest.mark.parametrize(("slug", "missing"), [("gspo", "group"), ("dpo", "reference_log_prob"), ("kdrl", "teacher")])
+@pytest.mark.parametrize(("slug", "missing"), [("gspo", "group"), ("dpo", "reference_log_prob"), ("kdrl", "group")])
 def test_methods_of_whole_answers_are_still_refused(slug, missing, tmp_path):
     with pytest.raises(BadConfig, match=rf"needs .*{missing}.* Methods that run here: .*bapo"):
         train(config(tmp_path / "run", method=slug))
