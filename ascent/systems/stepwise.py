@@ -1,4 +1,4 @@
-"""A language method's loss where single steps are rewarded: PPO's credit, critic and plan around the method's own terms.
+"""A language method's loss where single steps are rewarded: the credit, critic and plan of PPO around its own terms.
 
 A group of answers to one prompt has no counterpart in an environment, but a clip, a selection of decisions or a bonus
 does. So a method whose terms are means over decisions keeps them and is given GAE, a critic and minibatches of steps.
