@@ -11,12 +11,17 @@ from ascent.core.method import Method
 from ascent.core.registry import Card, card, cards
 from ascent.systems.assembly import refuse_small, refuse_unfed
 from ascent.systems.config import BadConfig, Config, ControlConfig, LanguageConfig
+from ascent.systems.environments import copies
 from ascent.systems.run import WHOLE
 
 ALL = "all"
 
-REFUSING = frozenset({"bapo", "capo", "kdrl", "off_policy", "p3o", "props", "stabilizing_rl", "supervised"})
+REFUSING = frozenset({"bapo", "capo", "kdrl", "p3o", "stabilizing_rl", "supervised"}) | frozenset(
+    {"bayesian_network_marl", "ggtd", "off_policy", "props", "submodular_rl", "vagram", "yann_rl"}
+)
 """Assemblies of whole systems that refuse more than what their world does not give; each has a `refuse`."""
+TEAMS = "bayesian_network_marl"
+"""The assembly whose environments are not Gymnasium's."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def _unfit(item: Card, base: Config) -> str | None:
     try:
         config = dataclasses.replace(base, method=item.slug)
         refuse(config, config.composed())
-    except BadConfig as error:
+    except ValueError as error:
         return str(error).partition(". ")[0].rstrip(".")
     return None
 
@@ -125,6 +130,8 @@ def refuse(config: Config, method: Method) -> None:
         importlib.import_module(f"ascent.systems.{module}").refuse(config, method)
     else:
         refuse_unfed(config, method)
+    if isinstance(config, ControlConfig) and module != TEAMS:
+        copies(config, 1).close()
     if isinstance(config, LanguageConfig):
         groups = config.batch if module == "supervised" else config.batch // config.group_size
         refuse_small(method.plan, config.batch, groups, config.batch)

@@ -31,16 +31,8 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     Raises:
         BadConfig: no environment is named, or a setting does not fit a team.
     """
-    if not isinstance(config, ControlConfig):
-        raise BadConfig("bayesian_network_marl learns in a team game; give --env, for example --env ascent/Aloha-v0.")
-    if config.recurrent or config.normalise_observation or config.normalise_reward:
-        raise BadConfig(
-            "recurrent, normalise_observation and normalise_reward must be off for teams: the policy has no memory, "
-            "and values are scaled by the method."
-        )
-    if method.plan.unit != "row":
-        raise BadConfig(f"a team learns from whole rows; got plan unit {method.plan.unit!r}. Use unit='row'.")
-    refuse_unfed(config, method)
+    refuse_options(config, method)
+    assert isinstance(config, ControlConfig)
     if config.environments % processes.count:
         raise BadConfig(
             f"environments must be a multiple of the {processes.count} processes; got {config.environments}."
@@ -69,6 +61,27 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
         lambda: sampler.consumed,
     )
     return Assembly(system, method, "steps", "return", saver(config, method, policy, teams))
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where the world is no team game, or an option does not fit a team."""
+    refuse_options(config, method)
+    assert isinstance(config, ControlConfig)
+    world(config, 1)
+
+
+def refuse_options(config: Config, method: Method) -> None:
+    """Raise BadConfig for what teams do not do."""
+    if not isinstance(config, ControlConfig):
+        raise BadConfig("bayesian_network_marl learns in a team game; give --env, for example --env ascent/Aloha-v0.")
+    if config.recurrent or config.normalise_observation or config.normalise_reward:
+        raise BadConfig(
+            "recurrent, normalise_observation and normalise_reward must be off for teams: the policy has no memory, "
+            "and values are scaled by the method."
+        )
+    if method.plan.unit != "row":
+        raise BadConfig(f"a team learns from whole rows; got plan unit {method.plan.unit!r}. Use unit='row'.")
+    refuse_unfed(config, method)
 
 
 def world(config: ControlConfig, count: int) -> Teams:

@@ -6,7 +6,7 @@ import dataclasses
 
 from ascent.core.method import Method
 from ascent.systems import control
-from ascent.systems.assembly import Assembly
+from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, ControlConfig
 from ascent.systems.environments import copies
 from ascent.training.processes import Processes
@@ -18,13 +18,20 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
 
     Gains to go of an episode that is cut by the end of a collection would lack what follows. A critic bootstraps there.
     """
-    if not isinstance(config, ControlConfig):
-        raise BadConfig("submodular_rl collects on a map; give --env, for example --env ascent/Coverage-v0.")
+    refuse(config, method)
+    assert isinstance(config, ControlConfig)
     if config.horizon is None and not {"value", "next_value"} & method.needs:
         config = dataclasses.replace(config, horizon=episode(config))
+    return control.build(dataclasses.replace(config, normalise_reward=False), method, processes)
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where there is no environment, or gains would be scaled."""
+    if not isinstance(config, ControlConfig):
+        raise BadConfig("submodular_rl collects on a map; give --env, for example --env ascent/Coverage-v0.")
     if config.normalise_reward:
         raise BadConfig("normalise_reward must be off for submodular_rl: scaled gains no longer add up to F.")
-    return control.build(dataclasses.replace(config, normalise_reward=False), method, processes)
+    refuse_unfed(config, method)
 
 
 def episode(config: ControlConfig) -> int:

@@ -25,7 +25,7 @@ from ascent.policies.dynamics import Dynamics, Predicted, StateValues
 from ascent.sampling.imagined import ImaginedSampler
 from ascent.sampling.vector import VectorSampler
 from ascent.systems import off_policy
-from ascent.systems.assembly import Assembly, refuse_unfed
+from ascent.systems.assembly import Assembly
 from ascent.systems.config import BadConfig, Config, ControlConfig
 from ascent.training.annotate import evaluated
 from ascent.training.early_stopping import Periodic, UntilNoBetter
@@ -46,10 +46,8 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     Raises:
         BadConfig: the world is no environment with bounded real actions and a known end, or an option has no meaning.
     """
-    if not isinstance(config, ControlConfig):
-        raise BadConfig(f"method {method.slug!r} needs an environment, and {config.world!r} is a task; give --env ID.")
-    refuse_unfed(config, method)
     off_policy.refuse_options(config, method, processes)
+    assert isinstance(config, ControlConfig)
     ends = known_end(config)
     environments = off_policy.bounded(config, method)
     sizes, count = method.parameters, config.environments
@@ -103,6 +101,13 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
         lambda: sampler.consumed,
     )
     return Assembly(system, method, "steps", "return", saver(config, method, models, dynamics))
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where the world is no environment with bounded real actions and a known end."""
+    off_policy.refuse(config, method)
+    assert isinstance(config, ControlConfig)
+    known_end(config)
 
 
 def known_end(config: ControlConfig) -> Termination:

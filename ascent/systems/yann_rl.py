@@ -93,11 +93,19 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
     Raises:
         BadConfig: the world is no such environment, or an option has no meaning here.
     """
+    refuse(config, method)
+    return off_policy.build(config, method, processes, models)
+
+
+def refuse(config: Config, method: Method) -> None:
+    """Raise BadConfig where the world is no plant with a design, or an option has no meaning."""
     if not isinstance(config, ControlConfig):
         raise BadConfig("yann_rl controls a plant; give --env, for example --env ascent/ClippedPendulum-v0.")
     if config.hidden is not None:
         raise BadConfig("hidden is no choice of yann_rl runs; --set width=16 critic_width=64 are its layers.")
     tried = copies(config, 1)
-    design_of(tried)
-    tried.close()
-    return off_policy.build(config, method, processes, models)
+    try:
+        design_of(tried)
+    finally:
+        tried.close()
+    off_policy.refuse(config, method)

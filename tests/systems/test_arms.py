@@ -34,9 +34,12 @@ def test_all_is_every_method_of_language_and_the_reference_comes_first() -> None
 
 def test_all_takes_what_the_environment_can_feed() -> None:
     found = choose(["all"], CARTPOLE)
-    assert found.arms == ("ppo", "a2c", "props", "reinforce")
+    assert found.arms == ("ppo", "a2c", "gbrl", "ggtd", "props", "reinforce", "submodular_rl")
     assert "real actions with finite bounds" in found.left_out["sac"], "the actions of CartPole are discrete"
     assert found.left_out["grpo"] == "a method of language runs"
+    assert "a linear model" in found.left_out["yann_rl"] and "needs real actions" in found.left_out["vagram"]
+    teams = choose(["all"], ControlConfig(method="ppo", env="ascent/Aloha-v0"))
+    assert teams.arms == ("bayesian_network_marl",) and "registered Gymnasium id" in teams.left_out["ppo"]
     assert {"sac", "td3", "ddpg"} <= set(choose(["all"], ControlConfig(method="ppo", env="Pendulum-v1")).arms)
 
 
