@@ -54,14 +54,14 @@ def shares(result: dict[str, Any], path: Path) -> None:
 def learning(result: dict[str, Any], path: Path) -> None:
     """Mean curves of F on the maps with several estimators."""
     names = ("Coverage", "TwoRooms", "GreedyTrap")
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
     for axes, name in zip(panels, names, strict=True):
         for arm, row in result["studies"][name]["arms"].items():
             axes.plot(range(1, len(row["curve"]) + 1), row["curve"], label=arm, linewidth=1.4)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step of 32 walks")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
     panels[0].set_ylabel("F / best known, mean of 10 seeds")
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -70,7 +70,15 @@ def learning(result: dict[str, Any], path: Path) -> None:
 def walks(result: dict[str, Any], path: Path) -> None:
     """The most likely walk of seed 0: additive worth, marginal gains, and the best known."""
     names = ("Coverage", "InformativePath", "Biodiversity", "TwoRooms", "GreedyTrap")
-    figure, panels = plt.subplots(len(names), 3, figsize=(9, 2.5 * len(names)), layout="constrained")
+    sizes = [MAPS[name]() for name in names]
+    heights = [ground.rows / ground.columns for ground in sizes]
+    figure, panels = plt.subplots(
+        len(names),
+        3,
+        figsize=(9, 3.1 * sum(heights) + 0.3 * len(names)),
+        gridspec_kw={"height_ratios": heights},
+        layout="constrained",
+    )
     for row, name in zip(panels, names, strict=True):
         study, ground = result["studies"][name], MAPS[name]()
         left = "ModPO" if "ModPO" in study["arms"] else "greedy"
