@@ -17,7 +17,7 @@ def verdict(result: dict[str, Any]) -> str:
     """verdict.md."""
     studies = result["studies"]
     lines = [
-        "# submodular_rl: what was measured",
+        "# submodular_rl: verdict",
         "",
         f"{result['seeds']} seeds an arm, 32 walks a step, 120 steps, one network for all; each arm's learning rate is "
         "the best of three on two pilot seeds. Numbers are F of fresh walks of the last policy divided by the best "
