@@ -188,8 +188,8 @@ class SoFar(Part):
 
 
 @dataclass(frozen=True)
-class GAE(Part):
-    """Generalised advantage estimation [N, T] (Schulman et al. 2016, arXiv:1506.02438), see `gae`.
+class Traced(Part):
+    """What estimates by values and a trace have in common.
 
     Attributes:
         discount: gamma in [0, 1].
@@ -209,6 +209,11 @@ class GAE(Part):
     def needs(self) -> frozenset[str]:
         return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
 
+
+@dataclass(frozen=True)
+class GAE(Traced):
+    """Generalised advantage estimation [N, T] (Schulman et al. 2016, arXiv:1506.02438), see `gae`."""
+
     def __call__(self, decisions: Decisions) -> Tensor:
         return gae(
             read(self.reward, decisions, "GAE"),
@@ -223,26 +228,8 @@ class GAE(Part):
 
 
 @dataclass(frozen=True)
-class LambdaReturn(Part):
-    """The lambda-return [N, T] = generalised advantage + value, the usual `value_target`; trace 0 is r + gamma V'.
-
-    Attributes:
-        discount: gamma in [0, 1].
-        trace: lambda in [0, 1].
-        reward: column or function of the decisions.
-    """
-
-    discount: float = 0.99
-    trace: float = 0.95
-    reward: Source = "reward"
-
-    def __post_init__(self) -> None:
-        _unit_interval("discount", self.discount)
-        _unit_interval("trace", self.trace)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
+class LambdaReturn(Traced):
+    """The lambda-return [N, T] = generalised advantage + value, the usual `value_target`; trace 0 is r + gamma V'."""
 
     @property
     def estimate(self) -> GAE:
@@ -258,26 +245,8 @@ class LambdaReturn(Part):
 
 
 @dataclass(frozen=True)
-class MemberReturn(Part):
-    """The lambda-return of each of K critics by its own values [N, T, K].
-
-    Attributes:
-        discount: gamma in [0, 1].
-        trace: lambda in [0, 1].
-        reward: column or function of the decisions.
-    """
-
-    discount: float = 0.99
-    trace: float = 0.95
-    reward: Source = "reward"
-
-    def __post_init__(self) -> None:
-        _unit_interval("discount", self.discount)
-        _unit_interval("trace", self.trace)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return named(self.reward) | {"value", "next_value", "terminated", "truncated"}
+class MemberReturn(Traced):
+    """The lambda-return of each of K critics by its own values [N, T, K]."""
 
     @property
     def critics(self) -> int:
