@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -58,11 +59,12 @@ def sinkhorn(log_alpha: Tensor, iterations: int) -> Tensor:
 
 def nearest_permutation(soft: Tensor) -> Tensor:
     """[M, n, n] permutation matrices with the largest inner product with `soft` (Hungarian method)."""
-    hard = torch.zeros_like(soft)
     costs = soft.detach().double().cpu().numpy()
+    columns = np.empty(costs.shape[:2], np.int64)
     for moment, cost in enumerate(costs):
-        rows, columns = linear_sum_assignment(cost, maximize=True)
-        hard[moment, torch.from_numpy(rows), torch.from_numpy(columns)] = 1.0
+        columns[moment] = linear_sum_assignment(cost, maximize=True)[1]  # the rows of a square matrix come in order
+    hard = torch.zeros_like(soft)
+    hard.scatter_(-1, torch.from_numpy(columns).to(soft.device)[..., None], 1.0)
     return hard
 
 
