@@ -51,10 +51,12 @@ def gumbel(uniform: Tensor) -> Tensor:
 
 def sinkhorn(log_alpha: Tensor, iterations: int) -> Tensor:
     """[..., n, n] matrices whose columns (and nearly whose rows) add up to 1: normalised in turn, in logarithms."""
+    # With the moments last, both sums run over whole stretches of memory: several times faster, there and back.
+    agents = log_alpha.shape[-1]
+    turned = log_alpha.reshape(-1, agents, agents).permute(1, 2, 0).contiguous()
     for _ in range(iterations):
-        log_alpha = log_alpha - log_alpha.logsumexp(-1, keepdim=True)
-        log_alpha = log_alpha - log_alpha.logsumexp(-2, keepdim=True)
-    return log_alpha.exp()
+        turned = turned.log_softmax(1).log_softmax(0)
+    return turned.exp().permute(2, 0, 1).reshape(log_alpha.shape)
 
 
 def nearest_permutation(soft: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from ascent.worlds.teams.parallel import Teams
 from ascent.worlds.teams.tables import coordination
 
 AGENTS, COPIES, LENGTH, EPISODES = 3, 32, 25, 128
+WORLD = {"agents": AGENTS, "numbered": True}
 MAPPO = "empty (MAPPO)"
 ARMS: dict[str, dict[str, Any]] = {
     MAPPO: {"graph": "empty"},
@@ -56,7 +57,7 @@ def spread(policy: BayesianNetwork, states: Tensor, seed: int) -> None:
 def team(arm: str, rate: float, steps: int, seed: int) -> dict[str, Any]:
     """Train one arm; drawn and most likely play on fresh episodes, as shares of the optimum."""
     method = ascent.method("bayesian_network_marl", learning_rate=rate, **ARMS[arm])
-    teams = Teams("ascent/Coordination-v0", COPIES, {"agents": AGENTS, "numbered": True})
+    teams = Teams("ascent/Coordination-v0", COPIES, WORLD)
     policy = BayesianNetwork(
         teams.agents, teams.observation_size, teams.actions, teams.state_size, method.parameters["graph"], seed=seed
     )
@@ -67,10 +68,11 @@ def team(arm: str, rate: float, steps: int, seed: int) -> dict[str, Any]:
     learn = Learn("policy", policy, method, memory, seed=seed)
     system = System({"policy": policy}, {"fresh": memory}, (Phase("train", (collect, learn), steps),))
     best = optimum(AGENTS, LENGTH)
-    first = evaluate_team(policy, teams, EPISODES, greedy=False)
+    fresh = Teams("ascent/Coordination-v0", COPIES, WORLD)
+    first = evaluate_team(policy, fresh, EPISODES, greedy=False)
     Loop(system, [record]).run()
-    drawn = evaluate_team(policy, teams, EPISODES, greedy=False)
-    likely = evaluate_team(policy, teams, EPISODES)
+    drawn = evaluate_team(policy, fresh, EPISODES, greedy=False)
+    likely = evaluate_team(policy, fresh, EPISODES)
     return {
         "first": float(first.returns.mean()) / best,
         "drawn": float(drawn.returns.mean()) / best,
@@ -79,5 +81,6 @@ def team(arm: str, rate: float, steps: int, seed: int) -> dict[str, Any]:
         "open_likely": likely.open_ratio,
         "curve": [number / best for number in record.curve("episode_return")],
         "open_curve": record.curve("open_ratio"),
+        "budget": record.curve("edge_budget"),
         "ratio": record.curve("ratio")[0],
     }
