@@ -156,6 +156,9 @@ def bayesian_network_marl(
         max_gradient_norm: global norm to which the gradient is clipped, > 0.
     """
     one_of("graph", graph, GRAPHS)
+    one_of("anneal", anneal, (True, False))
+    one_of("resample_graph", resample_graph, (True, False))
+    one_of("popart", popart, (True, False))
     within("density", density, "[0, 1]", "Use 0.5")
     within("edge_coefficient", edge_coefficient, "[0, 1]", "Use 0.1")
     within("anneal_from", anneal_from, "[0, 1)", "Use 0.4")
