@@ -90,6 +90,24 @@ def test_a_move_of_the_scale_changes_values_only_without_popart(popart: bool) ->
     assert torch.allclose(said(), before, atol=1e-3) == popart
 
 
+def test_annealing_opens_all_edges_and_closes_them_by_its_own_schedule(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMALL,
+        env_set=("agents=3",),
+        environments=8,
+        horizon=6,
+        steps=40,
+        evaluate_every=40,
+        learning_rate=1e-2,
+        set=("anneal=true",),
+        output=str(tmp_path / "run"),
+    )
+    result = train(config)
+    ratios = [line["open_ratio"] for line in result.metrics if "edge_budget" in line]
+    assert ratios[0] < 0.7 and max(ratios) > 0.9 and ratios[-1] < 0.05
+    assert result.metrics[-1]["held_out/open_ratio"] == 0.0  # of the likeliest graphs
+
+
 def test_it_learns_to_stay_on_a_hill(tmp_path: Path) -> None:
     """25 steps of two bits: uniform play earns 31, the lesser hill 41, the better one 61 or so; which one is luck."""
     config = dataclasses.replace(SMALL, environments=16, steps=60, evaluate_every=60, episodes=20, learning_rate=3e-3)
