@@ -64,7 +64,7 @@ def verdict(result: dict[str, Any]) -> str:
             f"| {arm} | {shown(row['first'])} | {shown(row['drawn'])} | {shown(row['likely'])} | "
             f"{shown(row['open_drawn'])} | {row['open_likely']:.3f} | {row['first_ratio']:.4f} | {difference} |"
         )
-    lines += ["", "## Claims", ""]
+    lines += ["", "## Verdict by claim", ""]
     for name in ("2", "3", "5"):
         arms = tables[name]["arms"]
         lines.append(
