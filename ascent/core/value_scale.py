@@ -2,7 +2,8 @@
 
 The value network says u; the value is `u * deviation + mean` of the targets seen so far (running moments, debiased),
 and its loss compares u with the scaled target. That is the "ValueNorm" of multi-agent PPO's released code (Yu et al.
-2022, arXiv 2103.01955); PopArt (van Hasselt et al. 2016, arXiv 1602.07714) would also rescale the last layer.
+2022, arXiv 2103.01955); PopArt (van Hasselt et al. 2016, arXiv 1602.07714) also rescales the last layer, which is the
+trainer's: `training/popart.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ from ascent.core.evaluation import Evaluation
 from ascent.core.part import Part, State
 
 LEAST = 1e-2  # variance below which targets count as constant
+
+
+def moments(state: State) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the targets so far, of a `ScaledValueLoss`'s state; 0 and 1 before the first."""
+    weight = state["weight"]
+    if not float(weight) > 0:
+        return torch.zeros_like(weight), torch.ones_like(weight)
+    mean = state["mean"] / weight
+    return mean, (state["square"] / weight - mean.square()).clamp(min=LEAST).sqrt()
 
 
 def unscaled(decisions: Decisions, value: Tensor) -> Tensor:
@@ -68,12 +78,7 @@ class ScaledValueLoss(ValueLoss):
 
     def columns(self, decisions: Decisions, state: State) -> Columns:
         """[N] the mean and deviation of the targets so far; 0 and 1 before the first."""
-        weight = state["weight"]
-        if not float(weight) > 0:
-            mean, deviation = torch.zeros_like(weight), torch.ones_like(weight)
-        else:
-            mean = state["mean"] / weight
-            deviation = (state["square"] / weight - mean.square()).clamp(min=LEAST).sqrt()
+        mean, deviation = moments(state)
         like = decisions.column("reward") if "reward" in decisions else torch.zeros(())
         rows = (len(decisions),)
         return {

@@ -10,7 +10,7 @@ Yu et al. 2022, arXiv 2103.01955). tau falls from 1 to 0 when `anneal` is on, so
 
 Chen and Zhang 2023, arXiv 2306.01920; code dchen48/BNPG. Departures: the draws behind G are recorded and replayed, so
 that ratios are 1 at the old parameters (the release draws G anew: `resample_graph`, here once a collection); one
-optimiser for actor and critic; value targets are scaled by running moments without PopArt's correction of weights.
+optimiser for actor and critic; value targets are scaled by running moments, with PopArt's correction by `popart`.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ def bayesian_network_marl(
     entropy_coefficient: float = 0.01,
     value_coefficient: float = 1.0,
     huber: float = 10.0,
+    popart: bool = False,
     passes: int = 5,
     minibatches: int = 1,
     learning_rate: float = 7e-4,
@@ -147,6 +148,7 @@ def bayesian_network_marl(
         entropy_coefficient: weight of the agents' mean entropy, >= 0.
         value_coefficient: weight of the central critic's loss, >= 0.
         huber: error, in deviations of the target, beyond which the critic's loss is linear, > 0.
+        popart: correct the critic's last layer where the running scale of its targets moves, so that values stay.
         passes: walks over the collection, >= 1.
         minibatches: optimiser steps per pass, each on whole rows, >= 1.
         learning_rate: of Adam, > 0.
@@ -154,6 +156,9 @@ def bayesian_network_marl(
         max_gradient_norm: global norm to which the gradient is clipped, > 0.
     """
     one_of("graph", graph, GRAPHS)
+    one_of("anneal", anneal, (True, False))
+    one_of("resample_graph", resample_graph, (True, False))
+    one_of("popart", popart, (True, False))
     within("density", density, "[0, 1]", "Use 0.5")
     within("edge_coefficient", edge_coefficient, "[0, 1]", "Use 0.1")
     within("anneal_from", anneal_from, "[0, 1)", "Use 0.4")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -50,19 +51,22 @@ def gumbel(uniform: Tensor) -> Tensor:
 
 def sinkhorn(log_alpha: Tensor, iterations: int) -> Tensor:
     """[..., n, n] matrices whose columns (and nearly whose rows) add up to 1: normalised in turn, in logarithms."""
+    # With the moments last, both sums run over whole stretches of memory: several times faster, there and back.
+    agents = log_alpha.shape[-1]
+    turned = log_alpha.reshape(-1, agents, agents).permute(1, 2, 0).contiguous()
     for _ in range(iterations):
-        log_alpha = log_alpha - log_alpha.logsumexp(-1, keepdim=True)
-        log_alpha = log_alpha - log_alpha.logsumexp(-2, keepdim=True)
-    return log_alpha.exp()
+        turned = turned.log_softmax(1).log_softmax(0)
+    return turned.exp().permute(2, 0, 1).reshape(log_alpha.shape)
 
 
 def nearest_permutation(soft: Tensor) -> Tensor:
     """[M, n, n] permutation matrices with the largest inner product with `soft` (Hungarian method)."""
-    hard = torch.zeros_like(soft)
     costs = soft.detach().double().cpu().numpy()
+    columns = np.empty(costs.shape[:2], np.int64)
     for moment, cost in enumerate(costs):
-        rows, columns = linear_sum_assignment(cost, maximize=True)
-        hard[moment, torch.from_numpy(rows), torch.from_numpy(columns)] = 1.0
+        columns[moment] = linear_sum_assignment(cost, maximize=True)[1]  # the rows of a square matrix come in order
+    hard = torch.zeros_like(soft)
+    hard.scatter_(-1, torch.from_numpy(columns).to(soft.device)[..., None], 1.0)
     return hard
 
 

@@ -18,6 +18,7 @@ from ascent.systems.manifest import write
 from ascent.training.learn import Learn
 from ascent.training.loop import System
 from ascent.training.memory import Fresh
+from ascent.training.popart import PopArt
 from ascent.training.processes import Processes
 from ascent.training.program import Collect, Phase
 from ascent.worlds.teams.parallel import Teams
@@ -51,6 +52,7 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
         seed=config.seed,
         micro_rows=config.micro_rows,
         monitor=frozenset({"entropy"}),
+        moved=PopArt(policy.critic.layers[-1], method) if method.parameters.get("popart") else None,
     )
     collect = Collect("collect", sampler, memory, statistics=sampler.statistics, processes=processes)
     system = System(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 Seen = Callable[[Evaluation], None]
+Moved = Callable[[MethodState, MethodState], None]
 
 ANNOTATED = frozenset({"old_log_prob", "value", "next_value", "routes", "prompt_routes"})
 """Columns that a policy may write of itself, where a method reads them and nobody recorded them."""
@@ -49,6 +50,7 @@ class Learn:
         before, after: hooks around the stage (copy parameters, for example).
         exact_behaviour: the sampler's log-probs are the policy's own, so they serve as `old_log_prob`.
         seen: is told what the model says of each update, without gradient and before the step; the update is not split.
+        moved: is told the method's state before and after each update (to correct weights that a running scale reads).
         monitor: evaluated columns that are reported although the loss does not need them.
     """
 
@@ -68,10 +70,11 @@ class Learn:
         exact_behaviour: bool = False,
         monitor: frozenset[str] = frozenset(),
         seen: Seen | None = None,
+        moved: Moved | None = None,
     ) -> None:
         self.name, self.model, self.method, self.memory = name, model, method, memory
         self.scorers, self.seed, self.every, self.micro_rows = dict(scorers or {}), seed, every, micro_rows
-        self.before, self.after, self.seen = before, after, seen
+        self.before, self.after, self.seen, self.moved = before, after, seen, moved
         self.exact_behaviour, self.monitor = exact_behaviour, monitor
         self.stepper = stepper_for(method.step, model)
         self.state: MethodState = method.start()
@@ -162,7 +165,9 @@ class Learn:
             totals |= self.stepper.step(self.state.clock)
             self.refuse_non_finite(totals)
             self.updates += 1
-            self.state = method.after(rows, totals, self.state)
+            earlier, self.state = self.state, method.after(rows, totals, self.state)
+            if self.moved is not None:
+                self.moved(earlier, self.state)
         loop.record(totals if self.name == "policy" else {f"{self.name}/{name}": x for name, x in totals.items()})
         return not exceeded
 

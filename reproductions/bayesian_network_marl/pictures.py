@@ -42,9 +42,9 @@ def exact(tables: dict[str, Any], path: Path) -> None:
 
 
 def sampled(arms: dict[str, Any], path: Path) -> None:
-    """Training returns, and drawn play and open edges at the end."""
-    figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(11, 3.4), layout="constrained", gridspec_kw={"width_ratios": [1.4, 1, 0.8]}
+    """Training returns, drawn play and open edges at the end, and how annealing closes the edges."""
+    figure, (left, middle, right, closing) = plt.subplots(
+        1, 4, figsize=(13.5, 3.4), layout="constrained", gridspec_kw={"width_ratios": [1.3, 1.2, 0.8, 1]}
     )
     for place, (arm, row) in enumerate(arms.items()):
         colour = f"C{place}"
@@ -53,13 +53,21 @@ def sampled(arms: dict[str, Any], path: Path) -> None:
             found = row[name]
             error = [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
             axes.errorbar(found["mean"], -place, xerr=error, fmt="o", color=colour, capsize=3)
-    left.set_xlabel("collections of 800 steps")
+            axes.plot(found["seeds"], [-place - 0.25] * len(found["seeds"]), ".", color=colour, alpha=0.4)
+        if row["budget"]:
+            at = range(1, len(row["budget"]) + 1)
+            closing.plot(at, row["open_curve"], color=colour, label="open ratio")
+            closing.plot(at, row["budget"], color="black", linestyle=":", label="budget")
     left.set_ylabel("return / optimum")
     left.legend(fontsize=7)
     middle.set_yticks([-place for place in range(len(arms))], list(arms), fontsize=8)
-    middle.set_xlabel("drawn play / optimum")
+    middle.set_xlabel("drawn play / optimum (dots: seeds)")
     right.set_yticks([])
-    right.set_xlabel("open ratio")
-    for axes in (left, middle, right):
+    right.set_xlabel("open ratio at the end")
+    closing.set_title("learned, annealed", fontsize=9)
+    closing.legend(fontsize=7)
+    for axes in (left, closing):
+        axes.set_xlabel("collections of 800 steps")
+    for axes in (left, middle, right, closing):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)

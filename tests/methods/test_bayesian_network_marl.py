@@ -90,6 +90,9 @@ def test_the_composition() -> None:
         ({"density": 1.5}, "density"),
         ({"huber": 0.0}, "huber"),
         ({"stairs": 0}, "stairs"),
+        ({"anneal": "maybe"}, "anneal must be one of True, False"),
+        ({"popart": 1}, "popart must be one of"),
+        ({"resample_graph": "no"}, "resample_graph must be one of"),
     ],
 )
 def test_bad_parameters_are_refused_by_name(wrong: dict[str, object], words: str) -> None:

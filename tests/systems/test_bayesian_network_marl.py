@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 pytest.importorskip("pettingzoo")
 
+from ascent.core.value_scale import moments
 from ascent.systems.config import BadConfig, ControlConfig, LanguageConfig
 from ascent.systems.run import assemble, resume, train
 from ascent.training.loop import Loop
@@ -31,7 +32,8 @@ SMALL = ControlConfig(
 
 
 @pytest.mark.parametrize(
-    "settings", [(), ("anneal=true",), ("resample_graph=true",), ('graph="empty"',), ('graph="random"',)]
+    "settings",
+    [(), ("anneal=true",), ("resample_graph=true",), ("popart=true",), ('graph="empty"',), ('graph="random"',)],
 )
 def test_every_variant_trains(settings: tuple[str, ...], tmp_path: Path) -> None:
     result = train(dataclasses.replace(SMALL, set=settings, output=str(tmp_path / "run")))
@@ -70,6 +72,40 @@ def test_micro_batches_do_not_matter() -> None:
         Loop(assembly.system).run()
         weights.append(dict(assembly.system.models["policy"].state_dict()))
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
+
+
+@pytest.mark.parametrize("popart", [False, True])
+def test_a_move_of_the_scale_changes_values_only_without_popart(popart: bool) -> None:
+    config = dataclasses.replace(SMALL, steps=2, set=(f"popart={str(popart).lower()}", "learning_rate=1e-12"))
+    assembly = assemble(config, config.composed(), Processes.launched())
+    policy, learn = assembly.system.models["policy"], assembly.system.program[0].stages[-1]
+    state = torch.randn(9, policy.critic.layers[0].in_features, generator=torch.Generator().manual_seed(0))
+
+    def said() -> torch.Tensor:
+        mean, deviation = moments(learn.state.parts["losses.value.value"])
+        return (policy.critic(state) * deviation + mean).detach().float()
+
+    before = said()
+    Loop(assembly.system).run()
+    assert torch.allclose(said(), before, atol=1e-3) == popart
+
+
+def test_annealing_opens_all_edges_and_closes_them_by_its_own_schedule(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMALL,
+        env_set=("agents=3",),
+        environments=8,
+        horizon=6,
+        steps=40,
+        evaluate_every=40,
+        learning_rate=1e-2,
+        set=("anneal=true",),
+        output=str(tmp_path / "run"),
+    )
+    result = train(config)
+    ratios = [line["open_ratio"] for line in result.metrics if "edge_budget" in line]
+    assert ratios[0] < 0.7 and max(ratios) > 0.9 and ratios[-1] < 0.05
+    assert result.metrics[-1]["held_out/open_ratio"] == 0.0  # of the likeliest graphs
 
 
 def test_it_learns_to_stay_on_a_hill(tmp_path: Path) -> None:

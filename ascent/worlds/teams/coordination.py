@@ -21,12 +21,13 @@ class Coordination(ParallelEnv[str, Any, int]):
         agents: n, 2, 3, 5 or 10.
         noise: in [0, 1].
         episode: steps; the end truncates.
+        numbered: show the number of the state, one-hot, in place of its bits: networks that see it are tables.
     """
 
     metadata = {"name": "coordination_v0", "render_modes": []}  # noqa: RUF012  (PettingZoo's own form)
     render_mode = None
 
-    def __init__(self, agents: int = 3, noise: float = 0.1, episode: int = 25) -> None:
+    def __init__(self, agents: int = 3, noise: float = 0.1, episode: int = 25, numbered: bool = False) -> None:
         if agents not in LEEWAY:
             raise ValueError(f"agents must be one of {sorted(LEEWAY)}; got {agents!r}.")
         if not 0 <= noise <= 1 or episode < 1:
@@ -34,12 +35,14 @@ class Coordination(ParallelEnv[str, Any, int]):
         self.noise, self.episode, self.count = noise, episode, agents
         self.possible_agents = [f"bit_{number}" for number in range(agents)]
         self.agents: list[str] = []
-        self.observation_spaces = {name: spaces.Box(0.0, 1.0, (agents,), np.float32) for name in self.possible_agents}
+        size = 2**agents if numbered else agents
+        self.observation_spaces = {name: spaces.Box(0.0, 1.0, (size,), np.float32) for name in self.possible_agents}
         self.action_spaces = {name: spaces.Discrete(2) for name in self.possible_agents}
         self.reward = coordination_reward(digits(2, agents)).tolist()
         self.powers = 2 ** np.arange(agents - 1, -1, -1)
         self.random = np.random.default_rng()
         self.bits = np.zeros(agents, np.int64)
+        self.onehot = np.eye(size, dtype=np.float32) if numbered else None
         self.time = 0
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
@@ -49,8 +52,10 @@ class Coordination(ParallelEnv[str, Any, int]):
         return self.action_spaces[agent]
 
     def state(self) -> NDArray[np.float32]:
-        """All bits."""
-        return self.bits.astype(np.float32)
+        """All bits, or the one-hot number that they are."""
+        if self.onehot is None:
+            return self.bits.astype(np.float32)
+        return self.onehot[int(self.bits @ self.powers)].copy()
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None

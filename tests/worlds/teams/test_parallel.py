@@ -20,7 +20,9 @@ from ascent.worlds.teams.parallel import Teams, maker  # noqa: E402
 from ascent.worlds.teams.tables import coordination  # noqa: E402
 
 
-@pytest.mark.parametrize("make", [Aloha, Coordination, lambda: Aloha(2, 3), lambda: Coordination(5)])
+@pytest.mark.parametrize(
+    "make", [Aloha, Coordination, lambda: Aloha(2, 3), lambda: Coordination(5), lambda: Coordination(2, numbered=True)]
+)
 def test_pettingzoo_accepts_it(make: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -87,6 +89,14 @@ def test_the_sampled_coordination_game_has_the_tables_rewards_and_chances() -> N
         assert reward["bit_0"] == float(game.reward[now, joint])
         landed[int(world.bits @ world.powers)] += 1
     assert np.allclose(landed / 6000, game.transition[0, joint].numpy(), atol=0.02)
+
+
+def test_a_numbered_game_shows_the_number_of_its_bits() -> None:
+    plain, numbered = Coordination(3), Coordination(3, numbered=True)
+    for seed in range(6):
+        (bits, _), (shown, _) = plain.reset(seed=seed), numbered.reset(seed=seed)
+        number = int("".join(str(int(bit)) for bit in bits["bit_1"]), 2)
+        assert shown["bit_1"].tolist() == numbered.state().tolist() == np.eye(8)[number].tolist()
 
 
 def test_bad_arguments_are_refused() -> None:
