@@ -121,7 +121,8 @@ def test_all_methods_of_an_environment_are_compared_by_one_command(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (
-        "all --env CartPole-v1 --without a2c props gbrl ggtd submodular_rl --seeds 2 --jobs 1 --environments 2 --horizon 8 --minibatches 1 "
+        "all --env CartPole-v1 --without a2c props gbrl ggtd submodular_rl --seeds 2 --jobs 1 --environments 2 "
+        "--horizon 8 --minibatches 1 "
         "--passes 1 --steps 2 --evaluate-every 1 --episodes 1 --output found --page page.md --reference reinforce"
     )
     assert main(["compare", *words.split()]) == 0
