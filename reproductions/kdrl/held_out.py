@@ -25,12 +25,12 @@ from ascent.worlds.text.score import TextScore
 
 RUNS = Path("runs/reproduce-kdrl/held-out")
 TASK = Arithmetic()
-STEPS, SEEDS, COEFFICIENT = 15, 3, 0.5
+STEPS, SEEDS = 15, 5
 SETTINGS = {"prompts": 8, "group_size": 8, "evaluate_every": STEPS, "samples": 4}
 ARMS: dict[str, dict[str, Any]] = {
     "GRPO": {"objective": "rl"},
     "KD": {"objective": "kd"},
-    "KDRL constant": {"schedule": "constant", "kd_coefficient": COEFFICIENT},
+    "KDRL constant": {"schedule": "constant"},
 }
 
 
@@ -44,11 +44,12 @@ def teacher() -> CausalPolicy:
     return trained(TASK, student(), 300, 128, 0.0, Console(quiet=True), Processes())
 
 
-def unseen(name: str, seed: int) -> dict[str, float]:
+def unseen(name: str, seed: int, coefficient: float) -> dict[str, float]:
     """Held-out pass@1 before and after one run, and the mean reward of its samples."""
-    kept = RUNS / f"{name.replace(' ', '-')}-{seed}.json"
+    kept = RUNS / f"{name.replace(' ', '-')}-{seed}-beta{coefficient:g}.json"
     if not kept.exists():
-        method = ascent.method("kdrl", **ARMS[name])
+        sizes = {"kd_coefficient": coefficient} if "schedule" in ARMS[name] else {}
+        method = ascent.method("kdrl", **ARMS[name], **sizes)
         asked = {} if name == "GRPO" else {"scorers": {"teacher_log_prob": scorers(teacher())["teacher_log_prob"]}}
         examples = TASK.held_out(64)
         found = trial(TASK, student(), method, steps=STEPS, seed=seed, held_out=examples, **SETTINGS, **asked)
@@ -60,12 +61,11 @@ def unseen(name: str, seed: int) -> dict[str, float]:
     return json.loads(kept.read_text())
 
 
-def measure() -> dict[str, Any]:
-    """Every arm on every seed, one after the other."""
-    known = teacher()
+def measure(known: CausalPolicy, coefficient: float, found: list[dict[str, float]]) -> dict[str, Any]:
+    """The runs, in the order of seeds and then arms, with intervals."""
     quality = scores(TASK, known, TextScore(TASK, known.tokenizer), TASK.held_out(64), 4, 0)["pass@1"]
-    runs = {name: [unseen(name, seed) for seed in range(SEEDS)] for name in ARMS}
-    made: dict[str, Any] = {"teacher": quality, "steps": STEPS, "seeds": SEEDS, "coefficient": COEFFICIENT}
+    runs = {name: found[place :: len(ARMS)] for place, name in enumerate(ARMS)}
+    made: dict[str, Any] = {"teacher": quality, "steps": STEPS, "seeds": SEEDS, "coefficient": coefficient}
     made |= {"responses": SETTINGS["prompts"] * SETTINGS["group_size"], "made": provenance(), "arms": {}}
     for name, each in runs.items():
         row = {}

@@ -47,9 +47,26 @@ def claims(result: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What the claims do not say."""
+    arms = result["arms"]
+    best = max(arms, key=lambda name: arms[name]["pass@1"]["mean"])
+    never = (result["settings"]["steps"] + 1) * result["settings"]["prompts"] * result["settings"]["group_size"]
+    reached = [name for name, arm in arms.items() if arm.get("rollouts_to_target", {"low": never})["low"] < never]
+    grid = [float(tried) for tried in result["pilots"]["coefficient"]]
+    edge = {min(grid): "the least", max(grid): "the greatest"}.get(result["coefficient"])
+    found = [f"The highest mean of pass@1 is that of {best}."]
+    found.append(f"Some run reaches the target in {', '.join(reached)}." if reached else "No run reaches the target.")
+    if edge:
+        found.append(f"The chosen coefficient is {edge} of its grid.")
+    if arms["KD by k1"]["pass@1"]["high"] < arms["KD"]["pass@1"]["low"]:
+        found.append("As a loss k1 ruins the student, as the enumeration says: its gradient is noise.")
+    return [" ".join(found) + " Scores of this part are of training problems."]
+
+
 def verdict(result: dict[str, Any]) -> str:
     """verdict.md."""
-    settings, accuracy = result["settings"], result["accuracy"]
+    settings, accuracy, pilots = result["settings"], result["accuracy"], result["pilots"]
     lines = ["# Verdict: KDRL", ""]
     lines += [f"- **{word}**: {claim}" for claim, word in claims(result)]
     lines += [
@@ -57,9 +74,9 @@ def verdict(result: dict[str, Any]) -> str:
         f"Accuracy: student {accuracy['student']:.3f}, teacher {accuracy['teacher']:.3f}, poor teacher "
         f"{accuracy['poor teacher']:.3f}. {settings['seeds']} seeds an arm, {settings['steps']} steps of "
         f"{settings['prompts'] * settings['group_size']} responses, one update a step, Adam at "
-        f"{settings['learning_rate']:g} for every arm; 95% intervals, differences paired by seed. The constant "
-        f"coefficient {result['coefficient']['chosen']:g} was chosen out of "
-        f"{', '.join(result['coefficient']['mean reward'])} on another seed. Rollouts to the target count up to where "
+        f"{settings['learning_rate']:g} for every arm; 95% intervals, differences paired by seed. By mean reward on "
+        f"{len(pilots['seeds'])} other seeds the rate is GRPO's best of {', '.join(pilots['rate'])}, and the constant "
+        f"coefficient {result['coefficient']:g} the joint loss's best of {', '.join(pilots['coefficient'])}. Rollouts to the target count up to where "
         f"five steps in a row average {settings['target']:g}; a run that never gets there counts as one step more than "
         "its budget.",
         "",
@@ -80,13 +97,7 @@ def verdict(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Not in the paper's favour: supervised learning on the teacher's right answers ends above every other arm, "
-        "no arm reaches the target within its budget, and the chosen coefficient is the greatest of its grid. All arms "
-        "are far from the teacher after so few steps, so what the ceiling of a poor teacher does was not reached. As a "
-        "loss k1 ruins the student, as the enumeration says: its gradient is noise.",
-        "",
-        "All arms share one rate, at which plain GRPO of this size falls in CAPO's experiment (its best there is half "
-        "of it), so a lead over GRPO may be owed to the rate. Scores of this part are of training problems.",
+        *remarks(result),
         "",
         "The mean reward of the supervised arm is its teacher's. Every arm with a teacher also pays for a forward "
         "of the teacher over its samples, which the rollouts do not count.",
