@@ -197,7 +197,8 @@ def one(name: str, seed: int, beta: float, rate: float) -> dict[str, Any]:
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(numbers))
     print(
-        f"{name}, seed {seed}, beta {beta:g}, rate {rate:g}: pass@1 {numbers['pass@1']:.3f}, reward {numbers['mean_reward']:.3f}",
+        f"{name}, seed {seed}, beta {beta:g}, rate {rate:g}: pass@1 {numbers['pass@1']:.3f}, "
+        f"reward {numbers['mean_reward']:.3f}",
         flush=True,
     )
     return numbers

@@ -76,7 +76,8 @@ def verdict(result: dict[str, Any]) -> str:
         f"{settings['prompts'] * settings['group_size']} responses, one update a step, Adam at "
         f"{settings['learning_rate']:g} for every arm; 95% intervals, differences paired by seed. By mean reward on "
         f"{len(pilots['seeds'])} other seeds the rate is GRPO's best of {', '.join(pilots['rate'])}, and the constant "
-        f"coefficient {result['coefficient']:g} the joint loss's best of {', '.join(pilots['coefficient'])}. Rollouts to the target count up to where "
+        f"coefficient {result['coefficient']:g} the joint loss's best of {', '.join(pilots['coefficient'])}. "
+        "Rollouts to the target count up to where "
         f"five steps in a row average {settings['target']:g}; a run that never gets there counts as one step more than "
         "its budget.",
         "",
