@@ -71,17 +71,16 @@ def td_errors(worlds: Mapping[str, Any], path: Path) -> None:
     """Seed 0 of squared errors, of a variance head and of the method, early, halfway and at the end."""
     arms, stages = ("base", "gd", "iev_ggd"), (0, 2, 5)
     rows = [(name, arm) for name in worlds for arm in arms]
-    figure, panels = plt.subplots(len(rows), 3, figsize=(10, 2.3 * len(rows)), layout="constrained")
+    figure, panels = plt.subplots(len(rows), 3, figsize=(11, 2.4 * len(rows)), layout="constrained")
     for line, (name, arm) in zip(panels, rows, strict=True):
         told = worlds[name]["arms"][arm]["runs"][0]["stages"]
         for axes, stage in zip(line, stages, strict=True):
             seen = told[stage]
             law = Fit(**{key: seen[key] for key in ("deviation", "scale", "shape", "gain", "kurtosis")})
             share = (stage + 1) / len(told)
-            title = f"{TITLES[name]}: {arm}, {share:.0%} of the run, kurtosis {law.kurtosis:.1f}"
+            title = f"after {share:.0%} of the run, excess kurtosis {law.kurtosis:.1f}"
             draw_errors(axes, seen["histogram"], law, title)
-            axes.title.set_fontsize(7.5)
-        line[0].set_ylabel("density")
+        line[0].set_ylabel(f"{TITLES[name]}\n{arm}\n\ndensity", fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("TD error minus its mean")
     figure.savefig(path, dpi=110)
@@ -105,7 +104,7 @@ def steadiness(result: Mapping[str, Any], path: Path) -> None:
                 left.plot(stage, row, color=COLOURS[arm], linewidth=0.4, alpha=0.5)
         left.set_title(TITLES[name], fontsize=10, loc="left")
         left.set_ylabel("variation of the said spread")
-        right.set_ylabel("excess kurtosis of TD errors, median")
+        right.set_ylabel("excess kurtosis of TD errors,\nmedian of seeds")
         right.set_yscale("symlog", linthresh=1)
         for axes in (left, right):
             axes.set_xlabel("share of the run")
