@@ -78,7 +78,7 @@ def _known() -> list[str]:
     return sorted(gymnasium.registry)
 
 
-def make(environment: str, flatten: bool = False, **arguments: Any) -> gymnasium.Env[Any, Any]:
+def make(environment: str, flatten: bool = False, /, **arguments: Any) -> gymnasium.Env[Any, Any]:
     """One environment by its Gymnasium id, with observations that an MLP can read (a float vector).
 
     Args:
