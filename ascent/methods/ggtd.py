@@ -172,12 +172,19 @@ def ggtd(
     one_of("reduction", reduction, ("token-mean", "token-sum"))
     within("discount", discount, "[0, 1]", "Use 0.99")
     within("learning_rate", learning_rate, "(0, inf)", "Use 3e-4")
+    within("trace", trace, "[0, 1]", "Use 0.95")
+    within("clip", clip, "[0, inf]", "Use 0.2")
+    within("value_coefficient", value_coefficient, "[0, inf)", "Use 0.5")
+    within("entropy_coefficient", entropy_coefficient, "[0, inf)", "Use 0 for no bonus")
+    whole("passes", passes, 1, "Use 10")
+    whole("minibatches", minibatches, 1, "Use 32")
+    within("max_gradient_norm", max_gradient_norm, "(0, inf]", "Use 0.5")
     one_of("critics", critics, (TWINS,))
+    within("target_rate", target_rate, "(0, 1]", "Use 0.005")
+    within("temperature", temperature, "(0, inf)", "Use 1")
+    replay_sizes(batch, capacity, start, updates)
     options = (variant, members, coefficient, least, discount, form, over, detach, reduction)
     if algorithm == "sac":
-        within("target_rate", target_rate, "(0, 1]", "Use 0.005")
-        within("temperature", temperature, "(0, inf)", "Use 1")
-        replay_sizes(batch, capacity, start, updates)
         step = Adam(learning_rate, max_gradient_norm=None)
         critic = Method(
             slug="ggtd_critic",
@@ -192,13 +199,6 @@ def ggtd(
             step=step,
             companions={"critic": critic, "temperature": heat},
         )
-    within("trace", trace, "[0, 1]", "Use 0.95")
-    within("clip", clip, "[0, inf]", "Use 0.2")
-    within("value_coefficient", value_coefficient, "[0, inf)", "Use 0.5")
-    within("entropy_coefficient", entropy_coefficient, "[0, inf)", "Use 0 for no bonus")
-    whole("passes", passes, 1, "Use 10")
-    whole("minibatches", minibatches, 1, "Use 32")
-    within("max_gradient_norm", max_gradient_norm, "(0, inf]", "Use 0.5")
     losses = {"policy": Term(ClippedRatio(low=clip, high=clip))}
     losses |= critic_terms(*options, copies=1, scale=value_coefficient)
     if entropy_coefficient:

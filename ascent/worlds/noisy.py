@@ -1,7 +1,7 @@
-"""Environments whose forces or rewards are random: what uncertainty-aware critics are tried on.
+"""Environments whose forces or rewards are random, or that tell the time: what uncertainty-aware critics are tried on.
 
-Registered as "ascent/NoisyCartPole-v0", "ascent/NoisyMountainCar-v0" and "ascent/NoisyPendulum-v0". Every draw comes
-from the environment's own seeded generator, so seed and actions decide an episode.
+Registered as "ascent/NoisyCartPole-v0", "ascent/NoisyMountainCar-v0", "ascent/NoisyPendulum-v0" and "ascent/Timed-v0".
+Every draw comes from the environment's own seeded generator, so seed and actions decide an episode.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.wrappers import TimeAwareObservation
 
 FORCES = {"CartPole-v1": "force_mag", "MountainCar-v0": "force"}
 """Environments with a force, and the attribute that holds it."""
@@ -68,12 +69,25 @@ class NoisyReward(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated, truncated, info
 
 
+def timed(environment: str = "HalfCheetah-v5", **arguments: Any) -> gymnasium.Env[Any, Any]:
+    """Any environment with a time limit, whose observation ends with the share of the time that is over.
+
+    Raises:
+        ValueError: the environment has no time limit.
+    """
+    made = gymnasium.make(environment, disable_env_checker=True, **arguments)
+    if made.spec is None or made.spec.max_episode_steps is None:
+        raise ValueError(f"environment must have a time limit to tell the time; {environment!r} has none.")
+    return TimeAwareObservation(made, normalize_time=True)
+
+
 def register() -> None:
     """Add the noisy worlds to Gymnasium's registry; a second call changes nothing."""
     wanted: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("ascent/NoisyCartPole-v0", "NoisyForce", {"environment": "CartPole-v1"}),
         ("ascent/NoisyMountainCar-v0", "NoisyForce", {"environment": "MountainCar-v0"}),
         ("ascent/NoisyPendulum-v0", "NoisyReward", {"environment": "Pendulum-v1"}),
+        ("ascent/Timed-v0", "timed", {"environment": "HalfCheetah-v5"}),
     )
     for name, world, arguments in wanted:
         if name not in gymnasium.registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from ascent.core.random import generator
 from ascent.core.uncertainty import LAPLACE, widths
 from ascent.policies.actor_critic import MLP
 
-SAMPLES, TEST, STEPS, BATCH = 4000, 4000, 1500, 128
-LAWS = {"varying": (0.7, 2.0), "gaussian": (2.0, 2.0), "laplace": (1.0, 1.0)}
-HEADS = ("variance", "shape", "shape, product")
+SAMPLES, TEST, STEPS, BATCH = 4000, 4000, 1000, 128
+LAWS = {"varying": (0.7, 2.0), "laplace": (1.0, 1.0), "gaussian": (2.0, 2.0)}
+HEADS = ("variance", "shape", "shape, product", "shape and scale")
 
 
 def data(law: str, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -32,52 +33,54 @@ def data(law: str, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Te
 
 
 def estimate(law: str, head: str, seed: int) -> dict[str, Any]:
-    """Fit one network of two outputs, and what it is worth on fresh data.
+    """Fit one network of mean and spread, and what it is worth on fresh data.
 
     Returns:
         mean_error: root mean square to the true mean; nll: nats an error under the head's own law (with its constant);
-        correlation: of the said and the true shape (of minus the deviation for a variance); variation: coefficient of
-        variation of the said spread, by tenth of the training.
+        correlation: of the said and the true shape (of minus the deviation for a variance), where that varies;
+        said: mean of what is said; variation: its coefficient of variation, by tenth of the training.
     """
     draw = generator(seed, "estimation", law)
     x, y, _, _ = data(law, SAMPLES, draw)
     fresh, seen, true, shape = data(law, TEST, draw)
-    torch.manual_seed(seed)
-    network = MLP((1, 64, 64, 2), 1.0, generator(seed, "network"))
+    network = MLP((1, 64, 64, 3 if head == "shape and scale" else 2), 1.0, generator(seed, "network"))
     with torch.no_grad():
-        network.layers[-1].get_parameter("bias")[1] = LAPLACE
+        network.layers[-1].get_parameter("bias")[1:] = LAPLACE
     step = torch.optim.Adam(network.parameters(), 1e-3)
     variation = []
     for turn in range(STEPS):
         rows = torch.randint(SAMPLES, (BATCH,), generator=draw)
-        value, raw = network(x[rows]).unbind(-1)
-        loss = cost(head, value - y[rows], raw).mean()
+        outputs = network(x[rows])
+        loss = cost(head, outputs[:, 0] - y[rows], outputs[:, 1:]).mean()
         step.zero_grad()
         loss.backward()
         step.step()
         if (turn + 1) % (STEPS // 10) == 0:
-            width = widths(raw.detach())
-            variation.append(float(width.std() / width.mean()))
+            width = widths(outputs[:, 1].detach())
+            variation.append(round(float(width.std() / width.mean()), 4))
     with torch.no_grad():
-        value, raw = network(fresh).unbind(-1)
-        width, error = widths(raw), seen - value
+        outputs = network(fresh)
+        value, width = outputs[:, 0], widths(outputs[:, 1])
         # Every head is judged by the density that it means, the product form by the power's.
-        nll = gaussian_negative_log_likelihood(error, width) + 0.9189385332046727
-        if head != "variance":
-            nll = negative_log_likelihood(error, width) + 0.6931471805599453
-        said = width if head != "variance" else -width.sqrt()
-        pair = torch.stack([said, shape])
-        return {
+        judged = head.removesuffix(", product")
+        constant = 0.5 * math.log(2 * math.pi) if head == "variance" else math.log(2)
+        found = {
             "mean_error": float((value - true).square().mean().sqrt()),
-            "nll": float(nll.mean()),
-            "correlation": float(torch.corrcoef(pair)[0, 1]) if float(shape.std()) > 0 else 0.0,
-            "spread": float(width.mean()),
+            "nll": float(cost(judged, seen - value, outputs[:, 1:]).mean()) + constant,
+            "said": float(width.mean()),
             "variation": variation,
         }
+        if float(shape.std()) > 0:
+            said = -width.sqrt() if head == "variance" else width
+            found["correlation"] = float(torch.corrcoef(torch.stack([said, shape]))[0, 1])
+    return found
 
 
 def cost(head: str, error: Tensor, raw: Tensor) -> Tensor:
-    """The training loss of a head [n]."""
+    """The training loss of a head [n], without its constant."""
+    width = widths(raw[:, 0])
     if head == "variance":
-        return gaussian_negative_log_likelihood(error, widths(raw))
-    return negative_log_likelihood(error, widths(raw), "product" if head.endswith("product") else "power")
+        return gaussian_negative_log_likelihood(error, width)
+    if head == "shape and scale":
+        return -GeneralisedGaussian(width, widths(raw[:, 1])).log_prob(error) - math.log(2)
+    return negative_log_likelihood(error, width, "product" if head.endswith("product") else "power")

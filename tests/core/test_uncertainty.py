@@ -54,6 +54,13 @@ def test_equal_variances_make_the_whole_batch_effective_and_need_no_shift() -> N
     torch.testing.assert_close(inverse_variance_weights(equal), torch.full((7,), 1 / 7, dtype=torch.float64))
 
 
+def test_no_shift_where_the_batch_is_effective_enough_already() -> None:
+    uneven = torch.tensor([1.0, 1.1, 0.9, 1.2, 4.0], dtype=torch.float64)
+    found = float(effective_batch(uneven))
+    assert 4.0 < found < 5.0
+    assert float(least_shift(uneven, found - 1e-6)) == 0.0 and float(least_shift(uneven, found + 1e-6)) > 0.0
+
+
 def test_kurtosis_is_scipys_unbiased_one() -> None:
     from scipy.stats import kurtosis
 
@@ -122,6 +129,30 @@ def test_equal_shapes_weigh_every_member_alike_and_at_two_it_is_the_squared_erro
     torch.testing.assert_close(gap, gap[0, 0].expand_as(gap))
     laplace = UncertainValueLoss(over="none")(says(value, torch.full_like(two, LAPLACE)), decisions)
     torch.testing.assert_close(laplace, (value - decisions.value_target).abs().sum(-1))
+
+
+def test_one_member_of_shape_two_is_the_squared_error_up_to_a_constant() -> None:
+    decisions, value, _ = batch(members=1)
+    two = torch.full_like(value, 1.8545865421312275).detach()  # softplus^-1(2)
+    found = UncertainValueLoss()(says(value, two), decisions)
+    gap = (found - (value - decisions.value_target).square().sum(-1)).detach()
+    torch.testing.assert_close(gap, gap[0, 0].expand_as(gap))
+    torch.testing.assert_close(
+        torch.autograd.grad(found.sum(), value)[0], 2 * (value - decisions.value_target).detach()
+    )
+
+
+def test_weights_over_the_batch_have_a_mean_of_one_over_members_and_add_up_over_parts() -> None:
+    decisions, value, raw = batch()
+    part = UncertainValueLoss(over="batch")
+    prepared = decisions.with_extras(part.prepare(decisions, says(value, raw), {}))
+    width = softplus(raw).clamp(1e-3, 10)
+    cost = negative_log_likelihood(value - decisions.value_target, width)
+    weight = width / (5 * width[decisions.mask].mean())
+    assert float(weight.detach()[decisions.mask].mean()) == pytest.approx(1 / 5)
+    torch.testing.assert_close(part(says(value, raw), prepared), (weight.detach() * cost).sum(-1))
+    half = part(says(value[:3], raw[:3]), prepared.rows(slice(0, 3)))
+    torch.testing.assert_close(half, part(says(value, raw), prepared)[:3])
 
 
 def test_weights_of_two_ensembles_stay_apart() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from ascent.worlds.noisy import NoisyForce, NoisyReward
+from ascent.worlds.noisy import NoisyForce, NoisyReward, timed
 
 
 @pytest.mark.filterwarnings("ignore:.*")  # advice about a wrapped environment's bounds
@@ -53,6 +53,17 @@ def test_rewards_have_heavy_tails_round_the_true_ones() -> None:
     assert abs(np.median(gaps)) < 0.25 and np.abs(gaps).max() > 3
 
 
+def test_the_time_is_the_last_number_of_an_observation() -> None:
+    world = gymnasium.make("ascent/Timed-v0", environment="Pendulum-v1", g=9.0)
+    assert world.unwrapped.g == 9.0  # type: ignore[attr-defined]
+    first, _ = world.reset(seed=0)
+    assert first.shape == (4,) and first[-1] == 0.0
+    for count in range(1, 201):
+        observation, _, terminated, truncated, _ = world.step(world.action_space.sample())
+        assert observation[-1] == pytest.approx(count / 200) and not terminated
+    assert truncated
+
+
 @pytest.mark.parametrize(
     "build, message",
     [
@@ -60,6 +71,7 @@ def test_rewards_have_heavy_tails_round_the_true_ones() -> None:
         (lambda: NoisyForce(low=2.0, high=1.0), "low and high must be"),
         (lambda: NoisyReward(degrees=2.0), "degrees must be"),
         (lambda: NoisyReward(scale=-1.0), "scale must be"),
+        (lambda: timed("Blackjack-v1"), "must have a time limit"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(build: object, message: str) -> None:
