@@ -25,7 +25,7 @@ from ascent.core.generalised_gaussian import Form, gaussian_negative_log_likelih
 from ascent.core.part import Part, State
 
 FLOOR = 1e-6  # of a variance
-WIDTHS = (1e-3, 10.0)  # of a shape: lgamma(1 / beta) grows like log(1 / beta) / beta as beta falls
+SHAPES = (1e-3, 10.0)  # of a shape: lgamma(1 / beta) grows like log(1 / beta) / beta as beta falls
 
 Spread = Literal["none", "variance", "shape"]
 Over = Literal["ensemble", "batch", "none"]
@@ -95,9 +95,14 @@ def error_variance(errors: Tensor) -> Tensor:
     return (errors.var(-1, correction=0) / divisor).clamp(min=FLOOR)
 
 
-def widths(raw: Tensor) -> Tensor:
-    """A positive width in [1e-3, 10] of an unbounded output; `LAPLACE` gives 1."""
-    return softplus(raw).clamp(*WIDTHS)
+def shapes(raw: Tensor) -> Tensor:
+    """A shape in [1e-3, 10] of an unbounded output; `LAPLACE` gives 1."""
+    return softplus(raw).clamp(*SHAPES)
+
+
+def variances(raw: Tensor) -> Tensor:
+    """A variance, at least 1e-3, of an unbounded output; errors may be of any size, so nothing bounds it above."""
+    return softplus(raw).clamp(min=SHAPES[0])
 
 
 LAPLACE = 0.5413248546129181  # softplus^-1(1): where a head of shapes begins
@@ -141,10 +146,15 @@ class UncertainValueLoss(Part):
         error = errors(evaluation, decisions)
         if self.spread == "none":
             return error.square().sum(-1)
-        width = widths(evaluation.column("value_spread", "UncertainValueLoss"))
+        width = self.said(evaluation)
         if self.spread == "variance":
             return gaussian_negative_log_likelihood(error, width).sum(-1)
         return (self._weight(width, decisions) * negative_log_likelihood(error, width, self.form)).sum(-1)
+
+    def said(self, evaluation: Evaluation) -> Tensor:
+        """The shapes or variances that the critics say [N, T, K]."""
+        raw = evaluation.column("value_spread", "UncertainValueLoss")
+        return variances(raw) if self.spread == "variance" else shapes(raw)
 
     def _weight(self, width: Tensor, decisions: Decisions) -> Tensor:
         if self.over == "none":
@@ -165,7 +175,7 @@ class UncertainValueLoss(Part):
         if not self.prepares:
             return {}
         assert evaluation is not None
-        width = widths(evaluation.column("value_spread", "UncertainValueLoss"))[decisions.mask]
+        width = self.said(evaluation)[decisions.mask]
         mean = width.mean() if len(width) else width.new_ones(())
         return {"shape_mean": mean.expand(decisions.mask.shape)}
 
@@ -173,7 +183,7 @@ class UncertainValueLoss(Part):
         error = errors(evaluation, decisions).detach()
         found = {"td_error": error.abs().mean(-1)}
         if self.spread != "none":
-            width = widths(evaluation.column("value_spread", "UncertainValueLoss")).detach()
+            width = self.said(evaluation).detach()
             # Mean and mean square tell the coefficient of variation over an update.
             found |= {"spread": width.mean(-1), "spread_square": width.square().mean(-1)}
         return found

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ascent.core.uncertainty import widths
+from ascent.core.uncertainty import shapes, variances
 from ascent.evaluation.returns import evaluate_returns
 from ascent.evaluation.td_errors import fit, histogram
 from ascent.policies.actor_critic import SPREAD
@@ -109,7 +109,7 @@ def cartpole(arm: str, seed: int) -> dict[str, Any]:
         if wide and policy.spread is not None:
             with torch.no_grad():
                 said = policy.evaluate(batch, frozenset({"value", SPREAD})).column("value_spread")
-        return seen(error, said, seed)
+        return seen(error, heads(arm, said), seed)
 
     return trained(assembly, Watch(score, look, COLLECTIONS // STAGES))
 
@@ -141,16 +141,22 @@ def pendulum(arm: str, seed: int) -> dict[str, Any]:
                 now = models["critic"].evaluate(batch, method.companions["critic"].evaluates)
             errors.append(now.value - batch.value_target)
             said.append(now.probes.get("value_spread"))
-        return seen(torch.cat(errors), None if said[0] is None else torch.cat(said), seed)
+        return seen(torch.cat(errors), heads(arm, None if said[0] is None else torch.cat(said)), seed)
 
     return trained(assembly, Watch(score, look, BLOCKS // STAGES))
 
 
-def seen(error: Tensor, raw: Tensor | None, seed: int) -> dict[str, Any]:
+def heads(arm: str, raw: Tensor | None) -> Tensor | None:
+    """The variances or shapes that an arm's critics say."""
+    if raw is None:
+        return None
+    return variances(raw) if chosen(arm).get("variant") in ("gd", "iv_gd") else shapes(raw)
+
+
+def seen(error: Tensor, width: Tensor | None, seed: int) -> dict[str, Any]:
     """What TD errors look like, and what is said of them. The first seed keeps its histogram."""
     found: dict[str, Any] = {name: round(number, 4) for name, number in vars(fit(error)).items()}
-    if raw is not None:
-        width = widths(raw)
+    if width is not None:
         numbers = {"mean": width.mean(), "deviation": width.std(), "least": width.min(), "most": width.max()}
         numbers["up_to_2"] = (width <= 2).double().mean()
         found["said"] = {name: round(float(number), 4) for name, number in numbers.items()}

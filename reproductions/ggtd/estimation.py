@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ascent.core.generalised_gaussian import (
     GeneralisedGaussian,
@@ -14,7 +15,7 @@ from ascent.core.generalised_gaussian import (
     negative_log_likelihood,
 )
 from ascent.core.random import generator
-from ascent.core.uncertainty import LAPLACE, widths
+from ascent.core.uncertainty import LAPLACE, shapes, variances
 from ascent.policies.actor_critic import MLP
 
 SAMPLES, TEST, STEPS, BATCH = 4000, 4000, 1000, 128
@@ -56,11 +57,11 @@ def estimate(law: str, head: str, seed: int) -> dict[str, Any]:
         loss.backward()
         step.step()
         if (turn + 1) % (STEPS // 10) == 0:
-            width = widths(outputs[:, 1].detach())
+            width = said(head, outputs[:, 1].detach())
             variation.append(round(float(width.std() / width.mean()), 4))
     with torch.no_grad():
         outputs = network(fresh)
-        value, width = outputs[:, 0], widths(outputs[:, 1])
+        value, width = outputs[:, 0], said(head, outputs[:, 1])
         # Every head is judged by the density that it means, the product form by the power's.
         judged = head.removesuffix(", product")
         constant = 0.5 * math.log(2 * math.pi) if head == "variance" else math.log(2)
@@ -71,16 +72,21 @@ def estimate(law: str, head: str, seed: int) -> dict[str, Any]:
             "variation": variation,
         }
         if float(shape.std()) > 0:
-            said = -width.sqrt() if head == "variance" else width
-            found["correlation"] = float(torch.corrcoef(torch.stack([said, shape]))[0, 1])
+            narrow = -width.sqrt() if head == "variance" else width
+            found["correlation"] = float(torch.corrcoef(torch.stack([narrow, shape]))[0, 1])
     return found
+
+
+def said(head: str, raw: Tensor) -> Tensor:
+    """The variance or the shape that a head says [n]."""
+    return variances(raw) if head == "variance" else shapes(raw)
 
 
 def cost(head: str, error: Tensor, raw: Tensor) -> Tensor:
     """The training loss of a head [n], without its constant."""
-    width = widths(raw[:, 0])
+    width = said(head, raw[:, 0])
     if head == "variance":
         return gaussian_negative_log_likelihood(error, width)
     if head == "shape and scale":
-        return -GeneralisedGaussian(width, widths(raw[:, 1])).log_prob(error) - math.log(2)
+        return -GeneralisedGaussian(width, softplus(raw[:, 1])).log_prob(error) - math.log(2)
     return negative_log_likelihood(error, width, "product" if head.endswith("product") else "power")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,6 +120,16 @@ def test_the_shapes_likelihood_by_a_plain_loop() -> None:
             error = value[row, column] - decisions.value_target[row, column]
             expected = (shape / shape.sum() * negative_log_likelihood(error, shape)).sum()
             torch.testing.assert_close(found[row, column], expected)
+
+
+def test_shapes_are_cut_on_both_sides_and_variances_below_only() -> None:
+    decisions, value, _ = batch()
+    error = (value - decisions.value_target).detach()
+    for raw, shape, variance in ((100.0, 10.0, 100.0), (-100.0, 1e-3, 1e-3)):
+        evaluation = says(value, torch.full_like(value, raw))
+        assert float(UncertainValueLoss().said(evaluation)[0, 0, 0]) == pytest.approx(shape)
+        loss = UncertainValueLoss("variance")(evaluation, decisions)
+        torch.testing.assert_close(loss, (0.5 * (error.square() / variance + math.log(variance))).sum(-1))
 
 
 def test_equal_shapes_weigh_every_member_alike_and_at_two_it_is_the_squared_error() -> None:
