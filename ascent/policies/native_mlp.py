@@ -1,0 +1,258 @@
+"""Small networks for a learning stage, forward and backward by one call of `mlp.c` each.
+
+For a minibatch of 64 rows PyTorch's operations and their autograd nodes cost several times what the arithmetic does.
+Here all that a policy says is one node, and its backward adds to the parameters' `.grad` itself: nothing is handed
+from node to node. That is all that a learning stage reads, and the reason why only a learning stage may use it.
+The networks of `actor_critic.py` are the reference, and what is taken wherever this does not fit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from ctypes import c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ascent.core.densities import HALF_LOG_TAU
+from ascent.policies.compiled import compiled
+
+SOURCE = Path(__file__).with_name("mlp.c")
+# Type, and terms of the series that reach its precision.
+NUMBERS = {torch.float32: ("float", 7), torch.float64: ("double", 13)}
+# As in `mlp.c`: rows at a time, layers of a network; numbers in the longest vector.
+BLOCK, MOST, LANES = 64, 8, 16
+
+_LOG = logging.getLogger(__name__)
+
+
+@cache
+def library(dtype: torch.dtype) -> Any:
+    """The compiled functions for this precision; None where there are none, and the log says why."""
+    if dtype not in NUMBERS:
+        return None
+    number, degree = NUMBERS[dtype]
+    instead = "small networks learn by PyTorch's operations"
+    found = compiled(SOURCE, (f"-DNUMBER={number}", f"-DDEGREE={degree}"), _LOG, instead)
+    if found is not None:
+        arguments = {"forward": (0, 5), "backward": (0, 5), "density": (2, 4), "density_backward": (2, 5)}
+        for name, (numbers, places) in arguments.items():
+            function = getattr(found, name)
+            function.argtypes, function.restype = [c_int64] * numbers + [c_void_p] * places, None
+    return found
+
+
+class Network(ctypes.Structure):
+    """`Network` of `mlp.c`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("layers", "relu", "across", "rows")),
+        ("size", c_int64 * (MOST + 1)),
+        *((name, c_void_p * MOST) for name in ("weight", "bias", "weight_gradient", "bias_gradient")),
+    ]
+
+
+class Gradients:
+    """Room for the gradients of parameters, which becomes their `.grad`.
+
+    Attributes:
+        views: one of each parameter's shape.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        sizes = [parameter.numel() for parameter in parameters]
+        self.flat = parameters[0].new_zeros(sum(sizes))
+        self.views = [part.view_as(x) for part, x in zip(self.flat.split(sizes), parameters, strict=True)]
+
+    def open(self) -> None:
+        """Before something is added to `views`."""
+        if self.parameters[0].grad is not self.views[0]:
+            self.flat.zero_()
+
+    def close(self) -> None:
+        """After it: `.grad` holds what it held before and what was added."""
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            if parameter.grad is None:
+                parameter.grad = view
+            elif parameter.grad is not view:
+                parameter.grad += view
+
+
+class Stack:
+    """K networks of one shape and one input, whose parameters are stacked.
+
+    Args:
+        parameters: weight and bias of every layer, one after the other: [out, in] and [out] of a single network, or
+            [K, in, out] and [K, 1, out].
+        relu: the hidden layers' activation is relu, otherwise tanh.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], relu: bool) -> None:
+        self.parameters = list(parameters)
+        weights = self.parameters[::2]
+        self.across = weights[0].dim() == 3
+        self.members = len(weights[0]) if self.across else 1
+        ins, outs = (-2, -1) if self.across else (-1, -2)
+        sizes = [weights[0].shape[ins], *(weight.shape[outs] for weight in weights)]
+        self.inputs, self.outputs, self.held = sizes[0], sizes[-1], BLOCK * sum(sizes[:-1])
+        widest = -(-max(sizes) // LANES) * LANES
+        self.room = (3 * BLOCK + widest) * widest
+        self.plans = [Network(len(weights), relu, self.across) for _ in range(self.members)]
+        for plan in self.plans:
+            plan.size[: len(sizes)] = sizes
+        self.addresses = [ctypes.addressof(plan) for plan in self.plans]
+        self.places: list[int] = []
+
+    def ready(self, x: Tensor) -> bool:
+        """Whether the parameters learn, and they and inputs are such that `mlp.c` can read them; tells it where."""
+        parameters = self.parameters
+        if not all([parameter.requires_grad for parameter in parameters]):
+            return False
+        places = [parameter.data_ptr() for parameter in parameters]
+        if places != self.places:
+            kinds = {(parameter.dtype, parameter.device.type, parameter.is_contiguous()) for parameter in parameters}
+            self.places, self.dtype = places, parameters[0].dtype
+            self.library = library(self.dtype) if kinds == {(self.dtype, "cpu", True)} else None
+            if self.library is not None:
+                self._point()
+        return self.library is not None and x.dtype == self.dtype and x.device.type == "cpu"
+
+    def _point(self) -> None:
+        self.gradients = Gradients(self.parameters)
+        self.scratch = self.gradients.flat.new_empty(self.room)
+        for kind, tensors in (("", self.parameters), ("_gradient", self.gradients.views)):
+            for number, tensor in enumerate(tensors):
+                step = tensor.numel() // self.members * tensor.element_size()
+                for member, plan in enumerate(self.plans):
+                    places = getattr(plan, ("bias" if number % 2 else "weight") + kind)
+                    places[number // 2] = tensor.data_ptr() + member * step
+
+    def forward(self, x: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+        """Outputs [M, outputs], or [K, M, outputs], of x [M, inputs], and what a backward needs."""
+        rows = len(x)
+        numbers = -(-rows // BLOCK) * self.held
+        kept = x.new_empty(self.members, numbers)
+        out = x.new_empty(self.members, rows, self.outputs) if self.across else x.new_empty(rows, self.outputs)
+        size = x.element_size()
+        for member, (plan, address) in enumerate(zip(self.plans, self.addresses, strict=True)):
+            plan.rows = rows
+            self.library.forward(
+                address,
+                x.data_ptr(),
+                kept.data_ptr() + member * numbers * size,
+                out.data_ptr() + member * rows * self.outputs * size,
+                self.scratch.data_ptr(),
+            )
+        return (out,), (kept, rows)
+
+    def backward(self, held: Any, gradient: Tensor | None) -> None:
+        """Add to `.grad` of the parameters, given the gradient by the outputs."""
+        # A network that the loss does not read has no gradient: an optimiser leaves it alone.
+        if gradient is None:
+            return
+        (kept, rows), gradient = held, gradient.contiguous()
+        size, numbers = gradient.element_size(), kept.shape[1]
+        self.gradients.open()
+        for member, (plan, address) in enumerate(zip(self.plans, self.addresses, strict=True)):
+            plan.rows = rows
+            self.library.backward(
+                address,
+                kept.data_ptr() + member * numbers * size,
+                gradient.data_ptr() + member * rows * self.outputs * size,
+                None,
+                self.scratch.data_ptr(),
+            )
+        self.gradients.close()
+
+
+class Normal:
+    """A network whose outputs are the means of independent normal numbers.
+
+    Args:
+        means: the network.
+        log_std: [A].
+    """
+
+    def __init__(self, means: Stack, log_std: nn.Parameter) -> None:
+        self.means, self.log_std = means, log_std
+        self.gradients = Gradients([log_std])
+
+    def ready(self, x: Tensor, action: Tensor) -> bool:
+        """Whether `mlp.c` can read everything."""
+        like, own = self.gradients.flat, self.log_std
+        return own.requires_grad and self.means.ready(x) and like.dtype == own.dtype == action.dtype == x.dtype
+
+    def forward(self, x: Tensor, action: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+        """Log-probs [M] of actions [M, A], the entropy [], and what a backward needs."""
+        (distance,), held = self.means.forward(x)
+        rows, size = distance.shape
+        log_prob = distance.new_empty(rows)
+        # The means become the standardised distances of the actions.
+        places = self.log_std.data_ptr(), action.data_ptr(), distance.data_ptr(), log_prob.data_ptr()
+        self.means.library.density(rows, size, *places)
+        return (log_prob, self.log_std.sum() + (0.5 + HALF_LOG_TAU) * size), (distance, held)
+
+    def backward(self, held: Any, gradient: Tensor | None, entropy: Tensor | None) -> None:
+        """Add to `.grad` of the parameters, given the gradients by log-probs and entropy."""
+        distance, held = held
+        rows, size = distance.shape
+        own = self.gradients
+        own.open()
+        if entropy is not None:
+            own.flat += entropy
+        if gradient is not None:
+            by_mean = torch.empty_like(distance)
+            tensors = self.log_std, gradient.contiguous(), distance, by_mean, own.flat
+            self.means.library.density_backward(rows, size, *[tensor.data_ptr() for tensor in tensors])
+        own.close()
+        if gradient is not None:
+            self.means.backward(held, by_mean)
+
+
+class Piece(Protocol):
+    """What `Pass` passes: `Stack`, `Normal`."""
+
+    def ready(self, *inputs: Tensor) -> bool: ...
+    def forward(self, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any]: ...
+    def backward(self, held: Any, *gradients: Tensor | None) -> None: ...
+
+
+class Pass(torch.autograd.Function):
+    """Several pieces as one node, whose backward ends in the parameters' `.grad`."""
+
+    @staticmethod
+    def forward(ctx: Any, engaged: Tensor, pieces: Sequence[tuple[Piece, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
+        ctx.pieces, outputs = [], []
+        for piece, inputs in pieces:
+            said, held = piece.forward(*inputs)
+            ctx.pieces.append((piece, held, len(said)))
+            outputs += said
+        ctx.set_materialize_grads(False)
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None]:
+        left = iter(gradients)
+        for piece, held, count in ctx.pieces:
+            piece.backward(held, *[next(left) for _ in range(count)])
+        return None, None
+
+
+ENGAGED = torch.zeros((), requires_grad=True)
+"""What makes a node of an operation on inputs that have no gradient."""
+
+
+def passed(pieces: Sequence[tuple[Piece, Sequence[Tensor]]]) -> list[Tensor] | None:
+    """What the pieces say of their inputs, one after the other; None where `mlp.c` cannot."""
+    if torch.is_autocast_enabled("cpu") or not all([piece.ready(*inputs) for piece, inputs in pieces]):
+        return None
+    contiguous = [(piece, [x.contiguous() for x in inputs]) for piece, inputs in pieces]
+    return list(Pass.apply(ENGAGED, contiguous))
