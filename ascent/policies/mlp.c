@@ -119,11 +119,17 @@ static void stand(int64_t rows, int64_t columns, const NUMBER *from, NUMBER *to)
     }
 }
 
-/* to [rows, stride] of from [columns, BLOCK], and 0 up to a whole vector of columns. */
+/* to [rows, stride] of from [columns, BLOCK], and 0 up to a whole vector of columns: a few columns at a time, for as many
+   rows of memory stay in the cache. */
 static void lie(int64_t rows, int64_t columns, const NUMBER *from, NUMBER *to, int64_t stride) {
+    int64_t start = 0;
+    for (; start + LANES <= columns; start += LANES)
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t column = 0; column < LANES; column++)
+                to[row * stride + start + column] = from[(start + column) * BLOCK + row];
     for (int64_t row = 0; row < rows; row++) {
-        for (int64_t column = 0; column < columns; column++) to[row * stride + column] = from[column * BLOCK + row];
-        if (stride > columns) memset(to + row * stride + columns, 0, (stride - columns) * sizeof(NUMBER));
+        for (int64_t column = start; column < columns; column++) to[row * stride + column] = from[column * BLOCK + row];
+        for (int64_t column = columns; column < stride; column++) to[row * stride + column] = 0;
     }
 }
 

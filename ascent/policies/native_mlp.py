@@ -92,13 +92,18 @@ class Stack:
         parameters: weight and bias of every layer, one after the other: [out, in] and [out] of a single network, or
             [K, in, out] and [K, 1, out].
         relu: the hidden layers' activation is relu, otherwise tanh.
+        constant: the parameters have no gradient, but the inputs may.
+        first: only the first so many networks; None is all.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], relu: bool) -> None:
-        self.parameters = list(parameters)
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], relu: bool, constant: bool = False, first: int | None = None
+    ) -> None:
+        self.parameters, self.constant = list(parameters), constant
         weights = self.parameters[::2]
         self.across = weights[0].dim() == 3
-        self.members = len(weights[0]) if self.across else 1
+        self.stacked = len(weights[0]) if self.across else 1
+        self.members = self.stacked if first is None else first
         ins, outs = (-2, -1) if self.across else (-1, -2)
         sizes = [weights[0].shape[ins], *(weight.shape[outs] for weight in weights)]
         self.inputs, self.outputs, self.held = sizes[0], sizes[-1], BLOCK * sum(sizes[:-1])
@@ -113,7 +118,7 @@ class Stack:
     def ready(self, x: Tensor) -> bool:
         """Whether the parameters learn, and they and inputs are such that `mlp.c` can read them; tells it where."""
         parameters = self.parameters
-        if not all([parameter.requires_grad for parameter in parameters]):
+        if not self.constant and not all([parameter.requires_grad for parameter in parameters]):
             return False
         places = [parameter.data_ptr() for parameter in parameters]
         if places != self.places:
@@ -125,11 +130,14 @@ class Stack:
         return self.library is not None and x.dtype == self.dtype and x.device.type == "cpu"
 
     def _point(self) -> None:
-        self.gradients = Gradients(self.parameters)
-        self.scratch = self.gradients.flat.new_empty(self.room)
-        for kind, tensors in (("", self.parameters), ("_gradient", self.gradients.views)):
+        self.scratch = self.parameters[0].detach().new_empty(self.room)
+        named: dict[str, Sequence[Tensor]] = {"": self.parameters}
+        if not self.constant:
+            self.gradients = Gradients(self.parameters)
+            named["_gradient"] = self.gradients.views
+        for kind, tensors in named.items():
             for number, tensor in enumerate(tensors):
-                step = tensor.numel() // self.members * tensor.element_size()
+                step = tensor.numel() // self.stacked * tensor.element_size()
                 for member, plan in enumerate(self.plans):
                     places = getattr(plan, ("bias" if number % 2 else "weight") + kind)
                     places[number // 2] = tensor.data_ptr() + member * step
@@ -155,21 +163,48 @@ class Stack:
     def backward(self, held: Any, gradient: Tensor | None) -> None:
         """Add to `.grad` of the parameters, given the gradient by the outputs."""
         # A network that the loss does not read has no gradient: an optimiser leaves it alone.
-        if gradient is None:
-            return
-        (kept, rows), gradient = held, gradient.contiguous()
+        if gradient is not None:
+            self.gradients.open()
+            self._backward(held, gradient.contiguous(), None)
+            self.gradients.close()
+
+    def _backward(self, held: Any, gradient: Tensor, by_input: Tensor | None) -> None:
+        """Add to the gradients of the parameters that learn, and to that by the inputs where it is asked for."""
+        kept, rows = held
         size, numbers = gradient.element_size(), kept.shape[1]
-        self.gradients.open()
         for member, (plan, address) in enumerate(zip(self.plans, self.addresses, strict=True)):
             plan.rows = rows
             self.library.backward(
                 address,
                 kept.data_ptr() + member * numbers * size,
                 gradient.data_ptr() + member * rows * self.outputs * size,
-                None,
+                None if by_input is None else by_input.data_ptr(),
                 self.scratch.data_ptr(),
             )
-        self.gradients.close()
+
+    def said(self, x: Tensor) -> Tensor | None:
+        """Outputs of constant networks, with the gradient by x [M, inputs]; None where `mlp.c` cannot."""
+        if torch.is_autocast_enabled("cpu") or not self.ready(x):
+            return None
+        return Through.apply(x.contiguous(), self)
+
+
+class Through(torch.autograd.Function):
+    """Constant networks as a node."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stack: Stack) -> Tensor:
+        (out,), ctx.held = stack.forward(x)
+        ctx.stack = stack
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0].contiguous()
+        by_input = gradient.new_zeros(ctx.held[1], ctx.stack.inputs)
+        ctx.stack._backward(ctx.held, gradient, by_input)
+        return by_input, None
 
 
 class Normal:
