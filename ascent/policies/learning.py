@@ -58,7 +58,9 @@ class Learning:
         assert self.normal is not None
         observation, action, shape = decisions.context["observation"], decisions.action, decisions.mask.shape
         x = observation.reshape(-1, observation.shape[-1])
-        acts = needs - {"value"}
+        acts = "log_prob" in needs
+        if not acts and "entropy" in needs:
+            return None
         pieces: list[tuple[Piece, Sequence[Tensor]]] = []
         if acts:
             pieces.append((self.normal, (x, action.reshape(-1, action.shape[-1]))))

@@ -2,14 +2,16 @@
 
 For a minibatch of 64 rows PyTorch's operations and their autograd nodes cost several times what the arithmetic does.
 Here all that a policy says is one node, and its backward adds to the parameters' `.grad` itself: nothing is handed
-from node to node. That is all that a learning stage reads, and the reason why only a learning stage may use it.
-The networks of `actor_critic.py` are the reference, and what is taken wherever this does not fit.
+from node to node, no hook of a parameter is called, and the next update writes over the same memory. A learning stage
+reads `.grad` and nothing else, so nobody but a learning stage may use it. The networks in PyTorch are the reference,
+and what is taken wherever this does not fit: other types, devices and layouts, frozen parameters, autocast, no compiler.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import platform
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from functools import cache
@@ -28,6 +30,9 @@ SOURCE = Path(__file__).with_name("mlp.c")
 NUMBERS = {torch.float32: ("float", 7), torch.float64: ("double", 13)}
 # As in `mlp.c`: rows at a time, layers of a network; numbers in the longest vector.
 BLOCK, MOST, LANES = 64, 8, 16
+# Rows times weights up to which one thread is no slower than several.
+SMALL = 2**22
+MEASURED = platform.machine() in ("x86_64", "AMD64")
 
 _LOG = logging.getLogger(__name__)
 
@@ -113,7 +118,9 @@ class Stack:
         for plan in self.plans:
             plan.size[: len(sizes)] = sizes
         self.addresses = [ctypes.addressof(plan) for plan in self.plans]
+        self.numbers = sum(weight[0].numel() if self.across else weight.numel() for weight in weights) * self.members
         self.places: list[int] = []
+        self.dtype: torch.dtype | None = None
 
     def ready(self, x: Tensor) -> bool:
         """Whether the parameters learn, and they and inputs are such that `mlp.c` can read them; tells it where."""
@@ -121,13 +128,16 @@ class Stack:
         if not self.constant and not all([parameter.requires_grad for parameter in parameters]):
             return False
         places = [parameter.data_ptr() for parameter in parameters]
-        if places != self.places:
+        if places != self.places or parameters[0].dtype != self.dtype:
             kinds = {(parameter.dtype, parameter.device.type, parameter.is_contiguous()) for parameter in parameters}
             self.places, self.dtype = places, parameters[0].dtype
             self.library = library(self.dtype) if kinds == {(self.dtype, "cpu", True)} else None
             if self.library is not None:
                 self._point()
-        return self.library is not None and x.dtype == self.dtype and x.device.type == "cpu"
+        if self.library is None or x.dtype != self.dtype or x.device.type != "cpu" or x.shape[1:] != (self.inputs,):
+            return False
+        # Large products are for as many threads as there are, and for a processor where `mlp.c` was measured.
+        return len(x) * self.numbers <= SMALL or (MEASURED and torch.get_num_threads() == 1)
 
     def _point(self) -> None:
         self.scratch = self.parameters[0].detach().new_empty(self.room)
@@ -222,7 +232,9 @@ class Normal:
     def ready(self, x: Tensor, action: Tensor) -> bool:
         """Whether `mlp.c` can read everything."""
         like, own = self.gradients.flat, self.log_std
-        return own.requires_grad and self.means.ready(x) and like.dtype == own.dtype == action.dtype == x.dtype
+        if not own.requires_grad or not self.means.ready(x) or not like.dtype == own.dtype == action.dtype == x.dtype:
+            return False
+        return own.device.type == action.device.type == "cpu" and action.shape == (len(x), self.means.outputs)
 
     def forward(self, x: Tensor, action: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         """Log-probs [M] of actions [M, A], the entropy [], and what a backward needs."""
@@ -236,6 +248,8 @@ class Normal:
 
     def backward(self, held: Any, gradient: Tensor | None, entropy: Tensor | None) -> None:
         """Add to `.grad` of the parameters, given the gradients by log-probs and entropy."""
+        if gradient is None and entropy is None:
+            return
         distance, held = held
         rows, size = distance.shape
         own = self.gradients
