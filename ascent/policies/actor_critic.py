@@ -46,8 +46,8 @@ def arrays(layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 Networks = Callable[[Tensor, bool, bool], tuple[Tensor | None, Tensor | None]]
-"""(observations [M, O], whether the actor, whether the critic is asked) -> outputs of each [M, ...], None of either that
-is not asked or cannot be passed so."""
+"""(observations [M, O], whether the actor, whether the critic is asked) -> outputs of each [M, ...]; None of either that is
+not asked or cannot be passed so."""
 
 
 class MLP(nn.Module):
@@ -306,12 +306,12 @@ def evaluate_head(
     head: Head,
     outputs: Tensor,
     log_std: Tensor | None,
-    hidden: Tensor,
+    hidden: Tensor | None,
     decisions: Decisions,
     needs: frozenset[str],
     probes: Mapping[str, Probe],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The evaluated columns and probes that follow from an actor's outputs."""
+    """The evaluated columns and probes that follow from an actor's outputs; `hidden` is for features and `probes` only."""
     density = head.distribution(outputs, log_std)
     columns: dict[str, Tensor] = {}
     if "log_prob" in needs:
@@ -321,14 +321,14 @@ def evaluate_head(
         columns["entropy"] = entropy if entropy.shape == decisions.mask.shape else entropy.expand(decisions.mask.shape)
     if "outputs" in needs:
         columns["outputs"] = outputs
-    if "features" in needs:
+    if "features" in needs and hidden is not None:
         columns["features"] = hidden
     found: dict[str, Tensor] = {}
     for need in needs:
         if not need.startswith("probe:"):
             continue
         name = need.removeprefix("probe:")
-        if name in probes:
+        if name in probes and hidden is not None:
             found[name] = probes[name](outputs, hidden, decisions.action)
         elif name in ("kl_reference", "reverse_kl_reference"):
             reference: Density = head.from_parameters(decisions.column("reference_distribution", f"probe {name!r}"))

@@ -4,7 +4,8 @@ For a minibatch of 64 rows PyTorch's operations and their autograd nodes cost se
 Here all that a policy says is one node, and its backward adds to the parameters' `.grad` itself: nothing is handed
 from node to node, no hook of a parameter is called, and the next update writes over the same memory. A learning stage
 reads `.grad` and nothing else, so nobody but a learning stage may use it. The networks in PyTorch are the reference,
-and what is taken wherever this does not fit: other types, devices and layouts, frozen parameters, autocast, no compiler.
+and what is taken wherever this does not fit: other types, devices or layouts, frozen parameters, autocast, no
+compiler.
 """
 
 from __future__ import annotations
@@ -196,7 +197,8 @@ class Stack:
         """Outputs of constant networks, with the gradient by x [M, inputs]; None where `mlp.c` cannot."""
         if torch.is_autocast_enabled("cpu") or not self.ready(x):
             return None
-        return Through.apply(x.contiguous(), self)
+        out: Tensor = Through.apply(x.contiguous(), self)  # type: ignore[no-untyped-call]
+        return out
 
 
 class Through(torch.autograd.Function):
@@ -278,7 +280,8 @@ class Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, engaged: Tensor, pieces: Sequence[tuple[Piece, Sequence[Tensor]]]) -> tuple[Tensor, ...]:
-        ctx.pieces, outputs = [], []
+        ctx.pieces = []
+        outputs: list[Tensor] = []
         for piece, inputs in pieces:
             said, held = piece.forward(*inputs)
             ctx.pieces.append((piece, held, len(said)))
@@ -304,4 +307,4 @@ def passed(pieces: Sequence[tuple[Piece, Sequence[Tensor]]]) -> list[Tensor] | N
     if torch.is_autocast_enabled("cpu") or not all([piece.ready(*inputs) for piece, inputs in pieces]):
         return None
     contiguous = [(piece, [x.contiguous() for x in inputs]) for piece, inputs in pieces]
-    return list(Pass.apply(ENGAGED, contiguous))
+    return list(Pass.apply(ENGAGED, contiguous))  # type: ignore[no-untyped-call]

@@ -184,7 +184,9 @@ def weighed(said: Evaluation) -> Tensor:
 
 @needs_compiler
 @BOTH
-@pytest.mark.parametrize("needs", [SAID, {"log_prob"}, {"value"}, {"entropy"}, {"log_prob", "value", "outputs"}], ids=str)
+@pytest.mark.parametrize(
+    "needs", [SAID, {"log_prob"}, {"value"}, {"entropy"}, {"log_prob", "value", "outputs"}], ids=str
+)
 @pytest.mark.parametrize("contiguous", [True, False])
 @pytest.mark.parametrize("kind", HEADS)
 def test_an_actor_critic_learns_the_same(
@@ -344,7 +346,9 @@ def test_what_does_not_fit_takes_the_plain_way(counted: list[str], monkeypatch: 
     assert learning(shaken(Critics(SIZE, ACTIONS, spread=0.0))).__class__ is Critics
 
 
-def test_without_a_compiler_the_log_says_so_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_log_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.delenv("ASCENT_NATIVE", raising=False)
     library.cache_clear()
