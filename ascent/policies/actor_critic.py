@@ -46,8 +46,8 @@ def arrays(layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 Networks = Callable[[Tensor, bool, bool], tuple[Tensor | None, Tensor | None]]
-"""(observations [M, O], whether the actor, whether the critic is asked) -> outputs of each [M, ...]; None of either that is
-not asked or cannot be passed so."""
+"""(observations [M, O], whether the actor, whether the critic is asked) -> outputs of each [M, ...]; None of what is not
+asked or cannot be passed so."""
 
 
 class MLP(nn.Module):
@@ -311,7 +311,7 @@ def evaluate_head(
     needs: frozenset[str],
     probes: Mapping[str, Probe],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The evaluated columns and probes that follow from an actor's outputs; `hidden` is for features and `probes` only."""
+    """The evaluated columns and probes that follow from an actor's outputs; `hidden` is for features and probes."""
     density = head.distribution(outputs, log_std)
     columns: dict[str, Tensor] = {}
     if "log_prob" in needs:

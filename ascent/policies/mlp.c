@@ -24,6 +24,9 @@
 #define HIGH 6
 #define WIDE (BYTES == 32 ? 2 : 4)
 
+/* Of a vector. */
+int64_t bytes(void) { return BYTES; }
+
 typedef NUMBER vec __attribute__((vector_size(BYTES), aligned(sizeof(NUMBER)), may_alias));
 typedef __typeof__((vec){0} < (vec){0}) ivec;
 
@@ -92,7 +95,10 @@ static inline __attribute__((always_inline)) void tile(const int high, const int
 #define TILES(WIDE_) \
     switch (high) { ROWS(1, WIDE_) ROWS(2, WIDE_) ROWS(3, WIDE_) ROWS(4, WIDE_) ROWS(5, WIDE_) ROWS(6, WIDE_) }
 
-/* c [height, width] = begin[:, None], or c where begin is null, + a [height, depth] b [depth, width].
+static const NUMBER nothing[HIGH];
+
+/* c [height, width] = begin[:, None], or 0 where begin is `nothing`, or c where it is null, + a [height, depth] b [depth,
+   width].
 
    The width is whole vectors; a row of b, and of c, is b_depth, and c_row, numbers from the next. */
 static void product(int64_t height, int64_t width, int64_t depth, const NUMBER *a, int64_t a_row, int64_t a_depth,
@@ -101,7 +107,7 @@ static void product(int64_t height, int64_t width, int64_t depth, const NUMBER *
         const int64_t vectors = (width - j) / LANES, wide = vectors >= WIDE ? WIDE : vectors >= 2 ? 2 : 1;
         for (int64_t i = 0; i < height; i += HIGH) {
             const int64_t high = least(HIGH, height - i);
-            const NUMBER *left = a + i * a_row, *right = b + j, *first = begin ? begin + i : 0;
+            const NUMBER *left = a + i * a_row, *right = b + j, *first = begin && begin != nothing ? begin + i : begin;
             NUMBER *out = c + i * c_row + j;
             if (wide == WIDE) TILES(WIDE)
             else if (wide == 2) TILES(2)
@@ -195,8 +201,7 @@ static void outer(int64_t rows, int64_t height, int64_t width, const NUMBER *a, 
         product(height, width, rows, a, BLOCK, 1, lying, stride, 0, into, width);
         return;
     }
-    memset(loose, 0, height * stride * sizeof(NUMBER));
-    product(height, stride, rows, a, BLOCK, 1, lying, stride, 0, loose, stride);
+    product(height, stride, rows, a, BLOCK, 1, lying, stride, nothing, loose, stride);
     for (int64_t i = 0; i < height; i++)
         for (int64_t j = 0; j < width; j++) into[i * width + j] += loose[i * stride + j];
 }
@@ -230,9 +235,8 @@ void backward(const Network *n, const NUMBER *kept, const NUMBER *gradient, NUMB
                     outer(rows, size, in, above, here, n->weight_gradient[layer], lying, loose);
             }
             if (!layer && !x_gradient) break;
-            memset(below, 0, in * BLOCK * sizeof(NUMBER));
-            product(in, width, size, n->weight[layer], n->across ? size : 1, n->across ? 1 : in, above, BLOCK, 0, below,
-                    BLOCK);
+            product(in, width, size, n->weight[layer], n->across ? size : 1, n->across ? 1 : in, above, BLOCK, nothing,
+                    below, BLOCK);
             if (layer) activated(n->relu, in, width, here, below);
             NUMBER *swapped = above;
             above = below;

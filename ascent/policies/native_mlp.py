@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import platform
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from functools import cache
@@ -33,20 +32,24 @@ NUMBERS = {torch.float32: ("float", 7), torch.float64: ("double", 13)}
 BLOCK, MOST, LANES = 64, 8, 16
 # Rows times weights up to which one thread is no slower than several.
 SMALL = 2**22
-MEASURED = platform.machine() in ("x86_64", "AMD64")
+# Bytes of a vector from which products of any size were measured to be as fast as PyTorch's.
+WIDE = 32
 
 _LOG = logging.getLogger(__name__)
 
 
 @cache
 def library(dtype: torch.dtype) -> Any:
-    """The compiled functions for this precision; None where there are none, and the log says why."""
+    """The compiled functions for this precision, and whether vectors are `wide`; None where there are none, says the log."""
     if dtype not in NUMBERS:
         return None
     number, degree = NUMBERS[dtype]
     instead = "small networks learn by PyTorch's operations"
-    found = compiled(SOURCE, (f"-DNUMBER={number}", f"-DDEGREE={degree}"), _LOG, instead)
+    flags = (f"-DNUMBER={number}", f"-DDEGREE={degree}")
+    found: Any = compiled(SOURCE, flags, _LOG, instead)
     if found is not None:
+        found.bytes.restype = c_int64
+        found.wide = found.bytes() >= WIDE
         arguments = {"forward": (0, 5), "backward": (0, 5), "density": (2, 4), "density_backward": (2, 5)}
         for name, (numbers, places) in arguments.items():
             function = getattr(found, name)
@@ -137,8 +140,8 @@ class Stack:
                 self._point()
         if self.library is None or x.dtype != self.dtype or x.device.type != "cpu" or x.shape[1:] != (self.inputs,):
             return False
-        # Large products are for as many threads as there are, and for a processor where `mlp.c` was measured.
-        return len(x) * self.numbers <= SMALL or (MEASURED and torch.get_num_threads() == 1)
+        # Large products are for as many threads as there are.
+        return len(x) * self.numbers <= SMALL or (self.library.wide and torch.get_num_threads() == 1)
 
     def _point(self) -> None:
         self.scratch = self.parameters[0].detach().new_empty(self.room)

@@ -1,4 +1,4 @@
-"""Clipping and Adam of a small network as one call of `adam.c`: for PyTorch they are a dozen, each with little to do."""
+"""Clipping and Adam of a small network as one call of `adam.c`: for PyTorch they are a dozen small ones."""
 
 from __future__ import annotations
 
