@@ -46,8 +46,8 @@ def arrays(layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 Networks = Callable[[Tensor, bool, bool], tuple[Tensor | None, Tensor | None]]
-"""(observations [M, O], whether the actor, whether the critic is asked) -> outputs of each [M, ...]; None of what is not
-asked or cannot be passed so."""
+"""(observations [M, O], whether the actor, whether the critic is asked) -> outputs of each [M, ...], None of what is
+not asked or cannot be passed so."""
 
 
 class MLP(nn.Module):

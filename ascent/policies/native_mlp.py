@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 @cache
 def library(dtype: torch.dtype) -> Any:
-    """The compiled functions for this precision, and whether vectors are `wide`; None where there are none, says the log."""
+    """The compiled functions for this precision, with `wide` vectors or not; None where there are none, says the log."""
     if dtype not in NUMBERS:
         return None
     number, degree = NUMBERS[dtype]
