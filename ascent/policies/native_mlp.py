@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 @cache
 def library(dtype: torch.dtype) -> Any:
-    """The compiled functions for this precision, with `wide` vectors or not; None where there are none, says the log."""
+    """The compiled functions for this precision, `wide` or not; None where there are none, and the log says why."""
     if dtype not in NUMBERS:
         return None
     number, degree = NUMBERS[dtype]
