@@ -19,6 +19,7 @@ from control_work import Work
 
 from ascent.core.method import Method
 from ascent.policies.actor_critic import ActorCritic
+from ascent.policies.learning import Learning
 from ascent.sampling.vector import VectorSampler
 from ascent.training.steps import Stepper
 from ascent.worlds.gym import Environments
@@ -27,7 +28,7 @@ SEAMS: dict[str, list[tuple[type, str]]] = {
     "environment": [(Environments, "step"), (Environments, "reset")],
     "collect": [(VectorSampler, "act")],
     "annotate and credit": [(ActorCritic, "annotate"), (Method, "credit")],
-    "evaluate": [(ActorCritic, "evaluate")],
+    "evaluate": [(ActorCritic, "evaluate"), (Learning, "evaluate")],
     "prepare": [(Method, "prepare")],
     "loss": [(Method, "loss")],
     "backward": [(torch.Tensor, "backward")],

@@ -81,7 +81,7 @@ def gate(setting: Setting) -> dict[str, float]:
     for name, theirs in losses.items():
         stage = stages[name]
         rows = stage.method.credit(drawn)
-        loss, _ = stage.method.loss(stage.model.evaluate(rows, stage.method.evaluates), rows)
+        loss, _ = stage.method.loss(stage.learner.evaluate(rows, stage.method.evaluates), rows)
         loss.backward()
         theirs.backward()
         moved = {"critic": hand.critics, "policy": hand.actor, "temperature": [hand.log_temperature]}[name]

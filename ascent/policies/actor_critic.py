@@ -45,6 +45,11 @@ def arrays(layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]:
     return weight.T, bias
 
 
+Networks = Callable[[Tensor, bool, bool], tuple[Tensor | None, Tensor | None]]
+"""(observations [M, O], whether the actor, whether the critic is asked) -> outputs of each [M, ...], None of what is
+not asked or cannot be passed so."""
+
+
 class MLP(nn.Module):
     """Hidden layers with one activation, then a linear layer.
 
@@ -196,8 +201,11 @@ class ActorCritic(nn.Module):
         """Values [...], or [..., K] of members, and the spreads [..., K] that they say."""
         if self.critic is None:
             raise ValueError("this policy has no critic, so it gives no value; build it with critic=True.")
-        lead = observation.shape[:-1]
         outputs = self.critic.last(self.critic.hidden(observation.reshape(-1, observation.shape[-1])))
+        return self._shaped(outputs, observation.shape[:-1])
+
+    def _shaped(self, outputs: Tensor, lead: torch.Size) -> tuple[Tensor, Tensor | None]:
+        """The critic's outputs [M, ...] as values and spreads of the leading dimensions `lead`."""
         if self.members is None:
             return outputs.view(lead), None
         if self.spread is None:
@@ -209,7 +217,11 @@ class ActorCritic(nn.Module):
         return self._said(observation)[0]
 
     def evaluate(
-        self, decisions: Decisions, needs: frozenset[str], probes: Mapping[str, Probe] | None = None
+        self,
+        decisions: Decisions,
+        needs: frozenset[str],
+        probes: Mapping[str, Probe] | None = None,
+        networks: Networks | None = None,
     ) -> Evaluation:
         """Those of log_prob, entropy, value, outputs, features and probes that are in `needs`, with gradient.
 
@@ -219,26 +231,33 @@ class ActorCritic(nn.Module):
             needs: names of evaluated columns; "probe:kl_reference" is KL(self || reference),
                 "probe:reverse_kl_reference" KL(reference || self), both exact and summed over action numbers.
             probes: further probes, called with (outputs [N, T, K], features [N, T, H], action).
+            networks: how the networks are passed, where features are not read; None is by PyTorch's operations.
         """
         observation = decisions.context["observation"]
         columns: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
         acts = needs - {"value", SPREAD}
+        hidden = outputs = valued = None
+        if networks is not None and not probes and "features" not in acts:
+            flat = observation.reshape(-1, observation.shape[-1])
+            outputs, valued = networks(flat, bool(acts), "value" in needs)
         if acts:
-            hidden = self.actor.hidden(observation.reshape(-1, observation.shape[-1]))
-            outputs = self.actor.last(hidden)
+            if outputs is None:
+                hidden = self.actor.hidden(observation.reshape(-1, observation.shape[-1]))
+                outputs = self.actor.last(hidden)
             shape = decisions.mask.shape
             columns, found = evaluate_head(
                 self.head,
                 outputs.view(*shape, -1),
                 self.log_std,
-                hidden.view(*shape, -1),
+                None if hidden is None else hidden.view(*shape, -1),
                 decisions,
                 acts,
                 probes or {},
             )
         if "value" in needs:
-            columns["value"], spread = self._said(observation)
+            lead = observation.shape[:-1]
+            columns["value"], spread = self._said(observation) if valued is None else self._shaped(valued, lead)
             if SPREAD in needs:
                 if spread is None:
                     raise ValueError("this policy's values have no spread; build it with members=K and spread=0.")
@@ -287,12 +306,12 @@ def evaluate_head(
     head: Head,
     outputs: Tensor,
     log_std: Tensor | None,
-    hidden: Tensor,
+    hidden: Tensor | None,
     decisions: Decisions,
     needs: frozenset[str],
     probes: Mapping[str, Probe],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The evaluated columns and probes that follow from an actor's outputs."""
+    """The evaluated columns and probes that follow from an actor's outputs; `hidden` is for features and probes."""
     density = head.distribution(outputs, log_std)
     columns: dict[str, Tensor] = {}
     if "log_prob" in needs:
@@ -302,14 +321,14 @@ def evaluate_head(
         columns["entropy"] = entropy if entropy.shape == decisions.mask.shape else entropy.expand(decisions.mask.shape)
     if "outputs" in needs:
         columns["outputs"] = outputs
-    if "features" in needs:
+    if "features" in needs and hidden is not None:
         columns["features"] = hidden
     found: dict[str, Tensor] = {}
     for need in needs:
         if not need.startswith("probe:"):
             continue
         name = need.removeprefix("probe:")
-        if name in probes:
+        if name in probes and hidden is not None:
             found[name] = probes[name](outputs, hidden, decisions.action)
         elif name in ("kl_reference", "reverse_kl_reference"):
             reference: Density = head.from_parameters(decisions.column("reference_distribution", f"probe {name!r}"))

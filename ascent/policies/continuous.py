@@ -6,8 +6,9 @@ actions that replace the actor's own in its first decisions (NaN after them).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,10 @@ class ContinuousActor(nn.Module):
             observation: [..., O].
             noise: [..., A] standard normal, which a deterministic actor does not read.
         """
-        outputs: Tensor = self.network(observation)
+        return self.drawn(self.network(observation), noise)
+
+    def drawn(self, outputs: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`fresh`, of the network's outputs [..., outputs]."""
         if not self.head.soft:
             return outputs.tanh(), None
         if noise is None:
@@ -169,10 +173,22 @@ class Judged:
         The latter is the probe "own_log_prob" [N, T]. Log-probs of the recorded actions, which other policies took,
         are not given.
         """
-        observation = decisions.context["observation"]
-        noise = decisions.column("action_noise", "a policy that draws") if self.actor.head.soft else None
-        action, log_prob = self.actor.fresh(observation, noise)
-        outcome = self.critics(observation, action, frozen=True, first=self.first)
+        action, log_prob = self.actor.fresh(decisions.context["observation"], self.noise(decisions))
+        return self.told(decisions, action, log_prob, partial(self.critics, frozen=True, first=self.first))
+
+    def noise(self, decisions: Decisions) -> Tensor | None:
+        """The recorded noise that picks the actor's own action."""
+        return decisions.column("action_noise", "a policy that draws") if self.actor.head.soft else None
+
+    def told(
+        self,
+        decisions: Decisions,
+        action: Tensor,
+        log_prob: Tensor | None,
+        judges: Callable[[Tensor, Tensor], Tensor],
+    ) -> Evaluation:
+        """The evaluation of the actor's own actions, by judges of observations and actions."""
+        outcome = judges(decisions.context["observation"], action)
         return Evaluation(outcome=outcome, probes={} if log_prob is None else {"own_log_prob": log_prob})
 
     def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:

@@ -30,6 +30,7 @@ from ascent.methods.td3 import smoothed
 from ascent.policies.actor_critic import SPREAD, Activation
 from ascent.policies.continuous import ContinuousActor, ContinuousHead, Judged, Temperature, standard_normal
 from ascent.policies.critics import Critics
+from ascent.policies.learning import constant_actor, constant_critics
 from ascent.sampling.vector import VectorSampler
 from ascent.systems.assembly import Assembly, refuse_unfed
 from ascent.systems.config import BadConfig, Config, ControlConfig
@@ -187,29 +188,31 @@ def annotation(config: ControlConfig, method: Method, models: Models) -> Callabl
         lambda rounds: standard_normal(name, rounds[:, None, None] * batch + torch.arange(batch)[:, None], 2 * actions)
     )
 
+    judges = constant_critics(models.target_critics)
+    fresh = constant_actor(models.actor if models.target_actor is None else models.target_actor)
+
     def soft(drawn: Decisions, round_: int) -> dict[str, Tensor]:
         assert models.temperature is not None
         own, following = noise(round_).split(actions, -1)
         successor = drawn.context["next_observation"]
-        action, log_prob = models.actor.fresh(successor, following)
+        action, log_prob = fresh(successor, following)
         assert log_prob is not None
         return {
             "action_noise": own,
             "next_action_noise": following,
-            "next_value": models.target_critics(successor, action),
+            "next_value": judges(successor, action),
             "next_log_prob": log_prob,
             "temperature": models.temperature.log.exp().expand(drawn.mask.shape),
         }
 
     def hard(drawn: Decisions, round_: int) -> dict[str, Tensor]:
-        assert models.target_actor is not None
         successor = drawn.context["next_observation"]
-        action, _ = models.target_actor.fresh(successor, None)
+        action, _ = fresh(successor, None)
         if not sizes.get("smoothing"):
-            return {"next_value": models.target_critics(successor, action)}
+            return {"next_value": judges(successor, action)}
         following = noise(round_)[..., actions:]
         action = smoothed(action, following, float(sizes["smoothing"]), float(sizes["smoothing_clip"]))
-        return {"next_action_noise": following, "next_value": models.target_critics(successor, action)}
+        return {"next_action_noise": following, "next_value": judges(successor, action)}
 
     @torch.no_grad()
     def annotate(drawn: Decisions, round_: int) -> Decisions:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ascent.core.plan import Adam
+from ascent.training.native_adam import NativeAdam
 
 
 class _Alike:
@@ -22,13 +23,14 @@ class _Alike:
         counts: [P] float32, steps that each parameter has taken; `steps` are views of it, as the kernel wants them.
     """
 
-    def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+    def __init__(self, specification: Adam, named: Sequence[tuple[str, nn.Parameter]]) -> None:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.first = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.second = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.counts = torch.zeros(len(named), dtype=torch.float32, device=self.parameters[0].device)
         self.steps = list(self.counts.unbind())
+        self.native = NativeAdam(specification, self.parameters, self.first, self.second, self.counts)
 
 
 class FusedAdam:
@@ -50,8 +52,19 @@ class FusedAdam:
             kinds: dict[tuple[torch.device, torch.dtype], list[tuple[str, nn.Parameter]]] = {}
             for name, parameter in self.named:
                 kinds.setdefault((parameter.device, parameter.dtype), []).append((name, parameter))
-            self._alike = [_Alike(named) for named in kinds.values()]
+            self._alike = [_Alike(self.specification, named) for named in kinds.values()]
         return self._alike
+
+    @torch.no_grad()
+    def clipped(self, gradients: Sequence[Tensor], rate: float) -> Tensor | None:
+        """Clip the gradients of all parameters and move, in one call; their norm before.
+
+        None, and nothing is done, where not every parameter has a gradient, or `native_adam.py` does not fit.
+        """
+        if len(gradients) != len(self.named) or len(self.alike) != 1:
+            return None
+        norm = self.alike[0].native.step(gradients, rate)
+        return None if norm is None else torch.tensor(norm, dtype=gradients[0].dtype)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:

@@ -13,6 +13,7 @@ from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.part import Clock, MethodState
+from ascent.policies.learning import learning
 from ascent.policies.policy import Policy
 from ascent.training.annotate import Scorer, annotated, evaluated, looked
 from ascent.training.batches import share, split, updates
@@ -76,6 +77,7 @@ class Learn:
         self.scorers, self.seed, self.every, self.micro_rows = dict(scorers or {}), seed, every, micro_rows
         self.before, self.after, self.seen, self.moved = before, after, seen, moved
         self.exact_behaviour, self.monitor = exact_behaviour, monitor
+        self.learner = learning(model)
         self.stepper = stepper_for(method.step, model)
         self.state: MethodState = method.start()
         self.collection: Decisions | None = None
@@ -142,7 +144,7 @@ class Learn:
         wanted = method.evaluates | self.monitor
         totals: dict[str, Tensor] = {}
         if whole:
-            now = evaluated(self.model, rows, wanted, method.silent(rows))
+            now = evaluated(self.learner, rows, wanted, method.silent(rows))
             if self.seen is not None:
                 self.seen(now.detach())
             rows = method.prepare(rows, now, self.state)
@@ -154,7 +156,7 @@ class Learn:
             rows = method.prepare(rows, before, self.state)
             for part in split(rows if mine is None else rows.rows(mine), together, self.micro_rows):
                 if len(part):
-                    self.improve(evaluated(self.model, part, wanted, method.silent(part)), part, totals)
+                    self.improve(evaluated(self.learner, part, wanted, method.silent(part)), part, totals)
         processes.sum_gradients(self.stepper.parameters)
         totals = processes.sum(totals)
         stop = method.plan.stop

@@ -64,14 +64,16 @@ class Stepper:
         """Clip the gradient, move, clear. Returns `gradient_norm` (before clipping) and `learning_rate`."""
         specification = self.specification
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = total_norm(gradients) if gradients else torch.zeros(())
-        limit = specification.max_gradient_norm
-        if limit is not None and gradients:
-            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
         rate = at(specification.learning_rate, clock)
         if isinstance(specification, Adam) and specification.warmup:
             rate *= min(1.0, (clock.step + 1) / specification.warmup)
-        self.optimiser.step(rate)
+        norm = self.optimiser.clipped(gradients, rate) if isinstance(self.optimiser, FusedAdam) else None
+        if norm is None:
+            norm = total_norm(gradients) if gradients else torch.zeros(())
+            limit = specification.max_gradient_norm
+            if limit is not None and gradients:
+                torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+            self.optimiser.step(rate)
         self.clear()
         if rate != self._told:
             self._told, self._rate = rate, torch.tensor(rate)

@@ -8,7 +8,10 @@ from torch import nn
 
 from ascent.core.part import Clock
 from ascent.core.plan import SGD, Adam, Linear
+from ascent.training import native_adam
 from ascent.training.steps import Stepper
+
+needs_compiler = pytest.mark.skipif(native_adam.library(torch.float64) is None, reason="no C compiler here")
 
 
 def model(seed: int = 0) -> nn.Linear:
@@ -118,8 +121,11 @@ def test_a_restored_stepper_goes_on_bit_for_bit(step: Adam | SGD) -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adam_is_torchs_fused_adam_bit_for_bit(decay: float, dtype: torch.dtype) -> None:
+def test_adam_is_torchs_fused_adam_bit_for_bit(
+    decay: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Clipping included; one parameter goes without gradient for a step and then takes part again."""
+    monkeypatch.setattr(native_adam, "library", lambda dtype: None)
     ours, theirs = model().to(dtype), model().to(dtype)
     stepper = Stepper(Adam(0.1, weight_decay=decay, max_gradient_norm=0.5), ours.named_parameters())
     kind = torch.optim.AdamW if decay else torch.optim.Adam
@@ -139,6 +145,68 @@ def test_adam_is_torchs_fused_adam_bit_for_bit(decay: float, dtype: torch.dtype)
     for name, parameter in theirs.named_parameters():
         for moment, number in reference.state[parameter].items():
             assert torch.equal(stepper.state_dict()[name][moment], number), (name, moment)
+
+
+@needs_compiler
+@pytest.mark.parametrize("limit", [None, 0.5])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_compiled_adam_is_the_fused_one(
+    decay: float, dtype: torch.dtype, limit: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit where nothing is clipped and rows are whole vectors; the norm has its own order of summing."""
+    ours, theirs = (nn.Linear(16, 32, dtype=dtype) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    step = Adam(0.1, weight_decay=decay, max_gradient_norm=limit)
+    steppers = [Stepper(step, layer.named_parameters()) for layer in (ours, theirs)]
+    compiled = native_adam.library
+    for number in range(6):
+        norms = []
+        for layer, stepper, call in zip((ours, theirs), steppers, (compiled, lambda dtype: None), strict=True):
+            monkeypatch.setattr(native_adam, "library", call)
+            draw = torch.Generator().manual_seed(number)
+            for parameter in layer.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=draw, dtype=torch.float64).to(dtype)
+            if number == 2:
+                layer.bias.grad = None
+            if number == 3:
+                layer.weight.grad = torch.randn(16, 32, generator=draw, dtype=torch.float64).to(dtype).T
+            norms.append(stepper.step(Clock(step=number))["gradient_norm"])
+        torch.testing.assert_close(*norms, rtol=1e-6 if dtype == torch.float32 else 1e-14, atol=0.0)
+        if limit is None:
+            assert torch.equal(moved(ours), moved(theirs)), number
+        else:
+            torch.testing.assert_close(moved(ours), moved(theirs))
+    mine, other = (stepper.state_dict() for stepper in steppers)
+    for name in mine:
+        assert mine[name]["step"] == other[name]["step"] == (5 if name == "bias" else 6)
+        for moment in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(mine[name][moment], other[name][moment])
+    assert steppers[0].optimiser.alike[0].native.call is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [1, 3, 15, 16, 17, 33])
+def test_the_compiled_adam_reads_any_size_and_passes_on_what_is_no_number(size: int) -> None:
+    parameter = nn.Parameter(torch.linspace(-1.0, 1.0, size, dtype=torch.float64))
+    before, gradient = parameter.detach().clone(), torch.linspace(2.0, -3.0, size, dtype=torch.float64)
+    stepper = Stepper(Adam(0.25, eps=0.0, max_gradient_norm=1.0), [("one", parameter)])
+    parameter.grad = gradient.clone()
+    norm = stepper.step(Clock())["gradient_norm"]
+    torch.testing.assert_close(norm, gradient.norm(), rtol=1e-14, atol=0.0)
+    # The first step of Adam goes by the sign.
+    torch.testing.assert_close(parameter.detach(), before - 0.25 * gradient.sign(), rtol=1e-12, atol=1e-12)
+    parameter.grad = torch.full_like(parameter, torch.nan)
+    assert stepper.step(Clock(step=1))["gradient_norm"].isnan()
+
+
+@needs_compiler
+def test_a_large_model_is_left_to_pytorch() -> None:
+    parameter = nn.Parameter(torch.zeros(native_adam.MOST + 1))
+    stepper = Stepper(Adam(0.1), [("one", parameter)])
+    parameter.grad = torch.ones_like(parameter)
+    stepper.step(Clock())
+    assert stepper.optimiser.alike[0].native.call is None and float(parameter.detach().amax()) < 0
 
 
 def test_a_stepper_reads_the_state_that_torchs_adam_saved() -> None:
