@@ -35,6 +35,12 @@ def summary(values: Sequence[float], *words: str) -> dict[str, Any]:
     return {"seeds": list(values), "mean": found.estimate, "low": found.low, "high": found.high}
 
 
+def geometric(values: Sequence[float], *words: str) -> dict[str, Any]:
+    """As `summary`, of the geometric mean of positive numbers."""
+    found = interval([math.log10(max(value, LEAST)) for value in values], *words)
+    return {"seeds": list(values), "mean": 10**found.estimate, "low": 10**found.low, "high": 10**found.high}
+
+
 def log_ratio(first: Sequence[float], second: Sequence[float], *words: str) -> dict[str, Any]:
     """log10 of second / first, paired by seed."""
     pairs = zip(first, second, strict=True)
@@ -72,11 +78,8 @@ def measure_control(path: Path) -> dict[str, Any]:
     for (arm, width, distractors), several in arms.items():
         words = ("B", arm, named(width, distractors))
         result["runs"][f"{arm}/{named(width, distractors)}"] = {
-            **{
-                name: summary([run[name] for run in several], *words, name)
-                for name in ("return", *ERRORS)
-                if name in several[0]
-            },
+            "return": summary([run["return"] for run in several], *words, "return"),
+            **{name: geometric([run[name] for run in several], *words, name) for name in ERRORS if name in several[0]},
             "curves": [run["curve"] for run in several],
         }
     for cell in controls.CELLS:

@@ -57,9 +57,10 @@ def control(result: dict[str, Any], folder: Path) -> None:
         for arm in (f"sac/0/{settings[name][1]}", f"mse/{cell}", f"vagram/{cell}"):
             curves, loss = np.array(runs[arm]["curves"]), arm.split("/")[0]
             # An evaluation after k rounds, the first of which is the uniform start.
-            steps = settings["shared"]["start"] + (curves[0, :, 0] - 1) * settings["block"]
-            axes.plot(steps.clip(min=0), curves[:, :, 1].T, color=COLOUR[loss], alpha=0.25, linewidth=0.8)
-            axes.plot(steps.clip(min=0), curves[:, :, 1].mean(0), color=COLOUR[loss], linewidth=2, label=NAME[loss])
+            rounds = curves[0, :, 0]
+            steps = np.where(rounds > 0, settings["shared"]["start"] + (rounds - 1) * settings["block"], 0)
+            axes.plot(steps, curves[:, :, 1].T, color=COLOUR[loss], alpha=0.25, linewidth=0.8)
+            axes.plot(steps, curves[:, :, 1].mean(0), color=COLOUR[loss], linewidth=2, label=NAME[loss])
         axes.set(title=titles[name], xlabel="environment steps", ylabel="return")
     panels[0].legend(frameon=False, fontsize=8)
     kinds = {"relative_value_error": "value error / variance of V", "one_step_error": "squared one-step error"}
@@ -92,8 +93,9 @@ def sweep(result: dict[str, Any], folder: Path) -> None:
         for shift, loss in enumerate(("mse", "vagram")):
             several = [runs[f"{loss}/{cell}"][kind] for _, cell in across[name]]
             places = np.arange(len(several)) + 0.12 * shift - 0.06
-            centre = [found["mean"] if kind == "return" else np.median(found["seeds"]) for found in several]
-            axes.plot(places, centre, "-", color=COLOUR[loss], linewidth=2, label=NAME[loss])
+            axes.plot(
+                places, [found["mean"] for found in several], "-", color=COLOUR[loss], linewidth=2, label=NAME[loss]
+            )
             for x, found in zip(places, several, strict=True):
                 axes.plot([x] * len(found["seeds"]), found["seeds"], "o", color=COLOUR[loss], alpha=0.6, markersize=4)
         if kind == "return" and name == "distractors":
