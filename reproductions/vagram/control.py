@@ -18,7 +18,7 @@ from ascent.systems.workers import spread
 from ascent.training.loop import Loop
 from ascent.training.processes import Processes
 
-SEEDS, SWEEP_SEEDS = 5, 5  # of the two cells that are compared first and of SAC alone; of the other cells
+SEEDS, SWEEP_SEEDS = 5, 3  # of the two cells that are compared first and of SAC alone; of the other cells
 SMALL, FULL = (16, 4), (128, 0)
 CELLS = (SMALL, FULL, (8, 4), (64, 4), (16, 0), (16, 16))
 ENDS = {"width": ((8, 4), (64, 4)), "distractors": ((16, 16), (16, 0))}  # the hard and the easy end of each sweep
