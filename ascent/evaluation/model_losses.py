@@ -60,7 +60,7 @@ def draw(found: Mapping[str, Tensor], path: Path, names: tuple[str, str] = ("ang
     for axes, (name, title) in zip(figure.subplots(1, 4), titles.items(), strict=True):
         loss = found[name].clamp(min=1e-12)
         top = float(loss.max())
-        shown = (loss / top).clamp(min=1e-4).log10()
+        shown = (loss / top).clamp(min=1e-4).log10().numpy()
         edges = [float(found[side][place]) for side in ("first", "second") for place in (0, -1)]
         picture = axes.imshow(shown, origin="lower", extent=edges, aspect="auto", cmap="viridis", vmin=-4, vmax=0)
         axes.plot((edges[0] + edges[1]) / 2, (edges[2] + edges[3]) / 2, "x", color="#ff4444", markersize=9)

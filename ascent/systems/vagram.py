@@ -174,8 +174,14 @@ def fitting(
         now, held = said()
         error = terms[0].said(now, held)[0]
         state = held.context["next_observation"].unsqueeze(-2) + error
-        gap = values(state) - held.column("state_value").unsqueeze(-2)
-        return {"one_step_error": squared(error).mean(), "value_error": gap.square().mean()}
+        observed = held.column("state_value")
+        gap = values(state) - observed.unsqueeze(-2)
+        spread = (observed - observed.mean((0, 1))).square().mean()
+        return {
+            "one_step_error": squared(error).mean(),
+            "value_error": gap.square().mean(),
+            "value_variance": spread,
+        }
 
     def begin() -> None:
         rows.begin()

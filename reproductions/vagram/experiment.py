@@ -1,7 +1,7 @@
 """VaGraM (arXiv 2204.01464), measured small: does weighing model errors by value gradients spare a weak model?
 
 A  linear system, models of too low a rank, 10 seeds: held-out value error of every loss; predictions that are free
-B  pendulum, model-based SAC: a small model and distractors, or a full one and none; MSE, VaGraM, and SAC alone
+B  pendulum, model-based SAC, 5 seeds: widths of the model, numbers of distractors; MSE, VaGraM, and SAC alone
 C  the losses around one state of the pendulum, for learnt critics
 """
 
@@ -18,22 +18,27 @@ from ascent.systems.workers import provenance
 
 from . import control as controls
 from . import regression as regressions
-from .control import control
+from .control import control, kept_run
 from .landscape import landscapes
 from .pictures import draw
 from .report import verdict
 
-__all__ = ["control", "run"]
+__all__ = ["control", "kept_run", "run"]
 
 LEAST = 1e-12  # below this a value error is rounding
+ERRORS = ("one_step_error", "value_error", "relative_value_error")
 
 
 def summary(values: Sequence[float], *words: str) -> dict[str, Any]:
-    """Every seed's number, the mean and its 95% interval, None of a single seed."""
-    if len(values) < 2:
-        return {"seeds": list(values), "mean": values[0], "low": None, "high": None}
+    """Every seed's number, the mean and its 95% interval."""
     found = interval(list(values), *words)
     return {"seeds": list(values), "mean": found.estimate, "low": found.low, "high": found.high}
+
+
+def geometric(values: Sequence[float], *words: str) -> dict[str, Any]:
+    """As `summary`, of the geometric mean of positive numbers."""
+    found = interval([math.log10(max(value, LEAST)) for value in values], *words)
+    return {"seeds": list(values), "mean": 10**found.estimate, "low": 10**found.low, "high": 10**found.high}
 
 
 def log_ratio(first: Sequence[float], second: Sequence[float], *words: str) -> dict[str, Any]:
@@ -58,35 +63,49 @@ def measure_regression() -> dict[str, Any]:
     return result
 
 
+def named(width: int, distractors: int) -> str:
+    """A cell by name."""
+    return f"{width}/{distractors}"
+
+
 def measure_control(path: Path) -> dict[str, Any]:
     """Part B; finished runs are read from `path`."""
-    found = controls.kept(path, controls.calls())
-    result: dict[str, Any] = {"runs": {}, "differences": {}}
-    for condition, arms in controls.ARMS.items():
-        seeds = {arm: range(controls.SEEDS[f"{condition}/{arm}"]) for arm in arms}
-        rows = {arm: [found[condition, arm, seed] for seed in seeds[arm]] for arm in arms}
-        for arm, runs in rows.items():
-            numbers = ("return", "one_step_error", "value_error")
-            result["runs"][f"{condition}/{arm}"] = {
-                name: summary([run[name] for run in runs], "B", condition, arm, name)
-                for name in numbers
-                if runs[0][name] is not None
-            } | {"training": [run["training"] for run in runs]}
-        mse, own = rows["mse"], rows["vagram"]
-        result["differences"][condition] = {
-            "return": summary(
-                [b["return"] - a["return"] for a, b in zip(mse, own, strict=True)], "B", condition, "return"
-            ),
-            **{
-                name: log_ratio([run[name] for run in mse], [run[name] for run in own], "B", condition, name)
-                for name in ("one_step_error", "value_error")
-            },
+    found = controls.runs(path)
+    result: dict[str, Any] = {"runs": {}, "differences": {}, "trends": {}}
+    arms: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    for (arm, width, distractors, _), run in found.items():
+        arms.setdefault((arm, width, distractors), []).append(run)
+    for (arm, width, distractors), several in arms.items():
+        words = ("B", arm, named(width, distractors))
+        result["runs"][f"{arm}/{named(width, distractors)}"] = {
+            "return": summary([run["return"] for run in several], *words, "return"),
+            **{name: geometric([run[name] for run in several], *words, name) for name in ERRORS if name in several[0]},
+            "curves": [run["curve"] for run in several],
+        }
+    for cell in controls.CELLS:
+        mse, own = arms["mse", *cell], arms["vagram", *cell]
+        words = ("B", "difference", named(*cell))
+        gaps = [b["return"] - a["return"] for a, b in zip(mse, own, strict=True)]
+        result["differences"][named(*cell)] = {
+            "return": summary(gaps, *words),
+            **{name: log_ratio([a[name] for a in mse], [b[name] for b in own], *words, name) for name in ERRORS},
+        }
+    for name, (hard, easy) in controls.ENDS.items():
+        result["trends"][name] = {
+            kind: trend(result["differences"], named(*hard), named(*easy), kind)
+            for kind in ("return", "relative_value_error")
         }
     return result
 
 
+def trend(differences: dict[str, Any], hard: str, easy: str, kind: str) -> dict[str, Any]:
+    """How much more VaGraM differs from MSE in the hard cell than in the easy one, paired by seed."""
+    pairs = zip(differences[hard][kind]["seeds"], differences[easy][kind]["seeds"], strict=True)
+    return summary([a - b for a, b in pairs], "B", "trend", hard, easy, kind)
+
+
 def run(folder: Path) -> None:
-    """Write result.json, regression.png, control.png, landscape.png and verdict.md; runs.jsonl lets it go on."""
+    """Write result.json, four pictures and verdict.md; runs.jsonl lets an interrupted part B go on."""
     settings = {
         "A": {
             **{"seeds": regressions.SEEDS, "useful": regressions.USEFUL, "distractors": regressions.DISTRACTORS},
@@ -94,17 +113,18 @@ def run(folder: Path) -> None:
             "rate": regressions.RATE,
         },
         "B": {
-            **{"seeds": controls.SEEDS, "conditions": controls.CONDITIONS, "arms": controls.ARMS},
-            **{"shared": controls.SHARED, "model": controls.MODEL, "environment": controls.ENVIRONMENT},
-            "steps": controls.START + controls.STEPS * controls.BLOCK,
+            **{"seeds": controls.SEEDS, "cells": controls.CELLS, "small": controls.SMALL, "full": controls.FULL},
+            **{"ends": controls.ENDS, "shared": controls.SHARED, "model": controls.MODEL},
+            **{"environment": controls.ENVIRONMENT, "steps": controls.START + controls.STEPS * controls.BLOCK},
+            "block": controls.BLOCK,
         },
     }
     result = {
         **provenance(),
         "settings": settings,
         "A": measure_regression(),
-        "C": landscapes(folder),
         "B": measure_control(folder / "runs.jsonl"),
+        "C": landscapes(folder),
     }
     text = json.dumps(result, indent=1)
     (folder / "result.json").write_text(text + "\n")

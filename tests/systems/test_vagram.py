@@ -56,6 +56,7 @@ def test_every_loss_runs(tmp_path: Path, loss: str) -> None:
     result = train(config(tmp_path / "run", f"loss={loss}", env="ascent/Distracted-v0", env_set=("distractors=2",)))
     fits = [line for line in result.metrics if "fit/held_out" in line]
     assert len(fits) == 2 and all(0 < line["fit/one_step_error"] < 1e3 for line in fits)
+    assert all(line["fit/value_error"] > 0 and line["fit/value_variance"] > 0 for line in fits)
     assert (tmp_path / "run" / "policy" / "dynamics.safetensors").is_file()
 
 
