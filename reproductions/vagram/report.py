@@ -174,7 +174,7 @@ def pendulum(settings: dict[str, Any], part: dict[str, Any]) -> list[str]:
         "policy. Updates, discount, target rate and learning rates were then chosen by SAC without a model, so that it",
         "learns in them, in pilots on seeds 100 to 102. Model-based arms were seen in pilots at seed 100 only, at the",
         "old learning rates, and nothing of the model was changed after that. The other cells were planned with 5",
-        "seeds and stopped at 3, for time.",
+        "seeds and stopped at 3, for time, after the first seeds had been seen.",
         "The paper's figure has Hopper, 500,000 steps and up to 15 distractors; nothing here speaks of that scale.",
         "",
         "![control](control.png)",
