@@ -20,6 +20,7 @@ from ascent.systems import device
 from ascent.systems.assembly import Assembly
 from ascent.systems.config import BadConfig, Config, ControlConfig
 from ascent.systems.manifest import composition, manifest, write
+from ascent.systems.stepwise import ANSWERS
 from ascent.training import checkpoint
 from ascent.training.loop import Loop, Watcher
 from ascent.training.processes import Processes
@@ -144,8 +145,8 @@ def assemble(config: Config, method: Method, processes: Processes) -> Assembly:
     if config.threads:
         torch.set_num_threads(config.threads)
     control = isinstance(config, ControlConfig)
-    # In an environment a language method has no system of its own: what it can do there, any control method does.
-    bare = control and card(config.method).family == "language"
+    # A language method that was given the credit of steps has no system of its own in an environment.
+    bare = control and card(config.method).family == "language" and not ANSWERS & method.needs
     name = "control" if bare else WHOLE.get(config.method, "control" if control else "language")
     if isinstance(config, ControlConfig) and config.policy == "trees" and name not in GROVES:
         raise BadConfig(

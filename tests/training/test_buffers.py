@@ -28,7 +28,8 @@ print(pages(10))
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the bound is the C library's of Linux")
 def test_a_loop_keeps_the_buffers_it_frees() -> None:
     def pages(kept: bool) -> int:
+        """The least of three: a system that reclaims memory meanwhile adds pages to both, and takes none away."""
         command = [sys.executable, "-c", SCRIPT.format(kept=kept)]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return min(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3))
 
     assert 10 * pages(True) < pages(False)
