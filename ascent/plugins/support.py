@@ -129,8 +129,8 @@ def native(entry: Card, method: Method) -> Support:
     elif entry.family == "control":
         given = FED["off_policy" if replayed(method) else "control"]
     else:
-        given = FED["language"] | ALSO.get(entry.slug, frozenset())
-    missing = method.needs - given - DEFAULTED - {"mask"}
+        given = FED["language"]
+    missing = method.needs - given - ALSO.get(entry.slug, frozenset()) - DEFAULTED - {"mask"}
     return Support(False, f"no assembly gives {_listed(missing)}") if missing else Support(True)
 
 

@@ -70,11 +70,16 @@ def test_what_speaks_of_answers_is_refused_by_name(tmp_path):
     assert config(tmp_path, method="bapo", set=("ddof=1", "passes=10")).composed().plan.passes == 10
 
 
-@pytest.mark.parametrize(("slug", "missing"), [("gspo", "group"), ("dpo", "reference_log_prob"), ("kdrl", "group")])
+@pytest.mark.parametrize(("slug", "missing"), [("gspo", "group"), ("dpo", "reference_log_prob")])
 def test_methods_of_whole_answers_are_still_refused(slug, missing, tmp_path):
     with pytest.raises(BadConfig, match=rf"needs .*{missing}.* Methods that run here: .*bapo"):
         train(config(tmp_path / "run", method=slug))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_method_with_a_teacher_says_itself_where_it_learns(tmp_path):
+    with pytest.raises(BadConfig, match="kdrl distils a language model; give --task"):
+        train(config(tmp_path / "run", method="kdrl"))
 
 
 def test_a_composed_method_stays_as_it_is(tmp_path):
