@@ -34,7 +34,7 @@ WORLD = task("arithmetic")
 LANGUAGE = [
     card.slug
     for card in cards()
-    if card.family != "supervised" and card.build().needs - FED["language"] <= {"mask", "advantage", "value_target"}
+    if card.family in ("language", "both") and card.build().needs - FED["language"] <= {"mask", "advantage", "value_target"}
 ]
 
 
