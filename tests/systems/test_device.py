@@ -11,6 +11,7 @@ from torch import Tensor
 
 import ascent
 from ascent.core.decisions import Decisions
+from ascent.core.plan import AppendTree
 from ascent.core.registry import cards
 from ascent.policies.causal import CausalPolicy
 from ascent.policies.embedded import embedded
@@ -34,7 +35,9 @@ WORLD = task("arithmetic")
 LANGUAGE = [
     card.slug
     for card in cards()
-    if card.family in ("language", "both") and card.build().needs - FED["language"] <= {"mask", "advantage", "value_target"}
+    if card.family != "supervised"
+    and card.build().needs - FED["language"] <= {"mask", "advantage", "value_target"}
+    and not isinstance(card.build().step, AppendTree)
 ]
 
 
