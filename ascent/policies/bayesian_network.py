@@ -1,6 +1,6 @@
-"""The joint policy of a team: an encoder of observations, heads that see the parents' actions, a central critic.
+"""The joint policy of a team: an encoder of observations, heads that see the parents' actions, critics.
 
-    logits_i = W_i [ f(o_i), (onehot(a_j) G[j, i])_j ] + b_i             V(s): of the whole state
+    logits_i = W_i [ f(o_i), (onehot(a_j) G[j, i])_j ] + b_i             V(s): of the whole state, or V_i(o_i)
 
 Columns: step t of agent i is decision `t n + i` of its row. M moments, n agents, O observation numbers, A actions, S
 numbers of a state.
@@ -9,6 +9,7 @@ numbers of a state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,35 @@ from torch import Tensor, nn
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.random import generator
+from ascent.core.ranges import one_of
 from ascent.policies.actor_critic import MLP
 from ascent.policies.graphs import GraphNetwork, Kind, open_ratio
 from ascent.policies.policy import Probe
 
 OPEN = "probe:open_ratio"
+Critic = Literal["central", "own"]
+
+
+class OwnCritics(nn.Module):
+    """A critic of each agent, which sees what the agent sees.
+
+    Args:
+        agents: n.
+        sizes: of each critic's layers, (O, hidden..., 1).
+        seed: of the weights.
+    """
+
+    def __init__(self, agents: int, sizes: Sequence[int], seed: int = 0) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(MLP(sizes, 1.0, generator(seed, "critic", agent)) for agent in range(agents))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[M, n] of observations [M, n, O]."""
+        return torch.cat([critic(observation[:, agent]) for agent, critic in enumerate(self.each)], -1)
 
 
 class BayesianNetwork(nn.Module):
-    """A team's policy over a fixed or learned graph, with a central critic.
+    """A team's policy over a fixed or learned graph, with one critic of the state or one of each agent's observation.
 
     Args:
         agents: n.
@@ -36,6 +57,7 @@ class BayesianNetwork(nn.Module):
         hidden: widths of the encoder, the critic and the graph's networks.
         temperature, iterations: of the graph's soft matrices.
         seed: of the weights.
+        critic: "central", of the state, or "own" of each agent, of its observation.
     """
 
     splittable = True
@@ -53,17 +75,29 @@ class BayesianNetwork(nn.Module):
         temperature: float = 1.0,
         iterations: int = 20,
         seed: int = 0,
+        critic: Critic = "central",
     ) -> None:
         super().__init__()
+        one_of("critic", critic, ("central", "own"))
         self.agents, self.actions = agents, actions
         self.encoder = MLP((observation_size, *hidden), 2**0.5, generator(seed, "encoder"))
-        self.critic = MLP((state_size, *hidden, 1), 1.0, generator(seed, "critic"))
+        self.critic: MLP | OwnCritics
+        if critic == "own":
+            self.critic = OwnCritics(agents, (observation_size, *hidden, 1), seed)
+        else:
+            self.critic = MLP((state_size, *hidden, 1), 1.0, generator(seed, "critic"))
         self.graph = GraphNetwork(agents, state_size, graph, density, hidden, temperature, iterations, seed)
         weights = torch.empty(agents, hidden[-1] + agents * actions, actions)
         for agent in range(agents):
             nn.init.orthogonal_(weights[agent], 0.01, generator=generator(seed, "head", agent))
         self.weight = nn.Parameter(weights)
         self.bias = nn.Parameter(torch.zeros(agents, actions))
+
+    @property
+    def value_layers(self) -> tuple[nn.Linear, ...]:
+        """The last layer of every critic."""
+        critics = self.critic.each if isinstance(self.critic, OwnCritics) else (self.critic,)
+        return tuple(critic.layers[-1] for critic in critics)
 
     def own(self, observation: Tensor) -> Tensor:
         """[M, n, A] the part of the logits that needs no parents, of observations [M, n, O]."""
@@ -128,23 +162,30 @@ class BayesianNetwork(nn.Module):
             if OPEN in needs:
                 found["open_ratio"] = open_ratio(graph)[:, None].expand(-1, self.agents).reshape(shape)
         if "value" in needs:
-            columns["value"] = self._value(decisions.context["state"])
+            columns["value"] = self._value(decisions)
         return Evaluation(**columns, probes=found)
 
-    def _value(self, state: Tensor) -> Tensor:
-        """[N, T] of states [N, T, S], computed once a moment."""
+    def _value(self, decisions: Decisions, when: str = "") -> Tensor:
+        """[N, T] of the moments, or with when="next_" of their successors; a central critic's once a moment."""
+        if isinstance(self.critic, OwnCritics):
+            observation = decisions.context[f"{when}observation"]
+            return self.critic(observation.reshape(-1, self.agents, observation.shape[-1])).view(decisions.mask.shape)
+        state = decisions.context[f"{when}state"]
         return self.critic(state[:, :: self.agents])[..., 0].repeat_interleave(self.agents, 1)
 
     @torch.no_grad()
     def annotate(self, decisions: Decisions, needs: frozenset[str]) -> Decisions:
-        """Write those of `old_log_prob`, `value`, `next_value` in `needs`; the next value is the next moment's."""
+        """Write those of `old_log_prob`, `value`, `next_value` in `needs`; the next value is the next moment's.
+
+        Reads context "next_state" [N, T, S], or "next_observation" [N, T, O] where each agent has its own critic.
+        """
         columns: dict[str, Tensor] = {}
         if "old_log_prob" in needs:
             columns["old_log_prob"] = self.evaluate(decisions, frozenset({"log_prob"})).log_prob
         if {"value", "next_value"} & needs:
-            columns["value"] = self._value(decisions.context["state"])
+            columns["value"] = self._value(decisions)
         if "next_value" in needs:
-            following = self._value(decisions.context["next_state"])
+            following = self._value(decisions, "next_")
             columns["next_value"] = following.masked_fill(decisions.terminated, 0.0)
         return decisions.replace(**columns)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.core.random import Ahead, key, uniform
-from ascent.policies.bayesian_network import BayesianNetwork
+from ascent.policies.bayesian_network import BayesianNetwork, OwnCritics
 from ascent.worlds.teams.parallel import Moment, Teams
 
 RECENT = 100
@@ -36,7 +36,9 @@ class TeamSampler:
     `act` gives Decisions with context "observation" [N, T, O], "state" and "next_state" [N, T, S], "present" [N, T]
     (and "available" [N, T, A]), `action`, `behaviour_log_prob`, `reward` (each agent's own), `terminated` and
     `truncated` (of the episode, on every agent of its last moment), `segment` and `index` (the moment's number),
-    `trajectory`, and the extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n].
+    `trajectory`, and the extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n]. Where each agent has
+    its own critic also context "next_observation" [N, T, O] and the extra "left" [N, T] bool: the agent left here, and
+    the others went on.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class TeamSampler:
         if steps < 1:
             raise ValueError(f"steps must be an integer >= 1; got {steps!r}.")
         self.policy, self.teams, self.steps, self.seed = policy, teams, steps, seed
-        self._processes = share[1]
+        self._processes, self._own = share[1], isinstance(policy.critic, OwnCritics)
         self._numbers = [share[0] * teams.count + place for place in range(teams.count)]
         self._keys = torch.tensor([key(seed, "team", number) for number in self._numbers])
         self.consumed = self._taken = 0
@@ -103,6 +105,10 @@ class TeamSampler:
             }
             if noise is not None:
                 moment["extras/graph_noise"] = noise
+            if self._own:
+                over = (terminated | truncated)[:, None]
+                moment["context/next_observation"] = torch.from_numpy(after.observation)
+                moment["extras/left"] = torch.from_numpy(now.present & ~after.present & ~over)
             kept.append(moment)
             self._taken += 1
             self._moment = self._went_on(after, chosen, reward, now.present, terminated | truncated)

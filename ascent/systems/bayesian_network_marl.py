@@ -52,7 +52,7 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
         seed=config.seed,
         micro_rows=config.micro_rows,
         monitor=frozenset({"entropy"}),
-        moved=PopArt(policy.critic.layers[-1], method) if method.parameters.get("popart") else None,
+        moved=PopArt(policy.value_layers, method) if method.parameters.get("popart") else None,
     )
     collect = Collect("collect", sampler, memory, statistics=sampler.statistics, processes=processes)
     system = System(
@@ -106,6 +106,7 @@ def policy_of(config: ControlConfig, method: Method, teams: Teams) -> BayesianNe
         density=asked.get("density", 0.5),
         hidden=widths(config),
         seed=config.seed,
+        critic=asked.get("critic", "central"),
     )
 
 
@@ -139,6 +140,7 @@ def saver(config: ControlConfig, method: Method, policy: BayesianNetwork, teams:
             "hidden": list(widths(config)),
             "graph": policy.graph.kind,
             "density": policy.graph.density,
+            "critic": method.parameters.get("critic", "central"),
             "agents": [str(name) for name in teams.names],
         }
         write(folder / "policy.json", description)

@@ -17,7 +17,7 @@ AGENTS, OBSERVATION, STATE = 3, 4, 5
 NEEDS = frozenset({"log_prob", "entropy", "value", "probe:open_ratio"})
 
 
-def policy(graph: Kind = "learned", actions: int = 2, seed: int = 0, **more: float) -> BayesianNetwork:
+def policy(graph: Kind = "learned", actions: int = 2, seed: int = 0, **more: object) -> BayesianNetwork:
     made = BayesianNetwork(AGENTS, OBSERVATION, actions, STATE, graph, hidden=(8,), seed=seed, **more).double()  # type: ignore[arg-type]
     with torch.no_grad():  # so that parents matter
         made.weight.mul_(100.0)
@@ -39,14 +39,23 @@ def moments(made: BayesianNetwork, rows: int = 4, length: int = 6, seed: int = 0
     ended = time == length - 1
     return Decisions(
         mask=torch.ones(shape, dtype=torch.bool),
-        context={"observation": observation.view(*shape, -1), "state": wide, "next_state": wide.roll(-AGENTS, 1)},
+        context={
+            "observation": observation.view(*shape, -1),
+            "next_observation": observation.view(*shape, -1).roll(-AGENTS, 1),
+            "state": wide,
+            "next_state": wide.roll(-AGENTS, 1),
+        },
         action=action.view(shape),
         behaviour_log_prob=log_prob.view(shape),
         reward=torch.randn(rows, length, generator=draw, dtype=torch.float64).repeat_interleave(AGENTS, 1),
         terminated=ended,
         truncated=torch.zeros_like(ended),
         segment=time.contiguous(),
-        extras={} if noise is None else {"graph_noise": noise.reshape(*shape, -1)},
+        extras={
+            "agent": torch.arange(shape[1]).expand(shape) % AGENTS,
+            "left": torch.zeros_like(ended),
+            **({} if noise is None else {"graph_noise": noise.reshape(*shape, -1)}),
+        },
     )
 
 
@@ -95,8 +104,11 @@ def test_a_graph_drawn_anew_is_off_ratio_one_and_the_option_draws_it() -> None:
         assert torch.equal(method.credit(decisions).extras["graph_noise"], credited.extras["graph_noise"])
 
 
-def mappo_loss(made: BayesianNetwork, decisions: Decisions) -> torch.Tensor:
-    """Multi-agent PPO written out: independent heads, central critic, one advantage a moment."""
+def ppo_loss(made: BayesianNetwork, decisions: Decisions, own: bool) -> torch.Tensor:
+    """Multi-agent PPO written out: independent heads, a central critic, one advantage a moment (MAPPO).
+
+    With `own`, the critic and the advantage of each agent are its own (IPPO).
+    """
     rows, columns = decisions.mask.shape
     length = columns // AGENTS
     observation = decisions.context["observation"].view(rows, length, AGENTS, -1)
@@ -106,38 +118,70 @@ def mappo_loss(made: BayesianNetwork, decisions: Decisions) -> torch.Tensor:
     )
     law = torch.distributions.Categorical(logits=logits)
     log_prob = law.log_prob(decisions.action.view(rows, length, AGENTS))
-    value = made.critic(decisions.context["state"][:, ::AGENTS])[..., 0]
+    if own:
+        value = torch.cat([critic(observation[:, :, i]) for i, critic in enumerate(made.critic.each)], -1)
+    else:
+        value = made.critic(decisions.context["state"][:, ::AGENTS]).expand(-1, -1, AGENTS)
     old = value.detach()
-    reward = decisions.reward[:, ::AGENTS]
-    advantage, running = torch.zeros_like(old), torch.zeros(rows, dtype=torch.float64)
+    reward = decisions.reward.view(rows, length, AGENTS)
+    advantage, running = torch.zeros_like(old), torch.zeros(rows, AGENTS, dtype=torch.float64)
     for t in reversed(range(length)):
         following = old[:, t + 1] if t + 1 < length else torch.zeros_like(running)
         running = reward[:, t] + 0.99 * following - old[:, t] + 0.99 * 0.95 * running * (t + 1 < length)
         advantage[:, t] = running
     target = advantage + old
-    wide = advantage[..., None].expand(-1, -1, AGENTS)
-    normal = (wide - wide.mean()) / (wide.std() + 1e-8)
+    normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     ratio = (log_prob - decisions.old_log_prob.view(rows, length, AGENTS)).exp()
     policy_loss = -torch.minimum(ratio * normal, ratio.clamp(0.8, 1.2) * normal).mean()
     value_loss = torch.nn.functional.huber_loss(value, target, delta=10.0)
     return policy_loss + value_loss - 0.01 * law.entropy().mean()
 
 
-def test_the_empty_graph_is_mappo_in_loss_and_gradient() -> None:
-    made = policy("empty", actions=3)
+@pytest.mark.parametrize("critic", ["central", "own"])
+def test_the_empty_graph_is_mappo_or_ippo_in_loss_and_gradient(critic: str) -> None:
+    made = policy("empty", actions=3, critic=critic)
     decisions = made.annotate(moments(made), frozenset({"value", "next_value"}))
     moved = decisions.behaviour_log_prob + 0.3 * torch.sin(torch.arange(decisions.mask.numel())).view_as(
         decisions.reward
     )
     decisions = decisions.replace(old_log_prob=moved.detach())
-    method = ascent.method("bayesian_network_marl", graph="empty")
+    method = ascent.method("bayesian_network_marl", graph="empty", critic=critic)
     loss, _ = method.loss(made.evaluate(decisions, method.evaluates), decisions)
     found = torch.autograd.grad(loss, list(made.parameters()))
-    wanted_loss = mappo_loss(made, decisions)
+    wanted_loss = ppo_loss(made, decisions, critic == "own")
     wanted = torch.autograd.grad(wanted_loss, list(made.parameters()), allow_unused=True)
     assert float(loss) == pytest.approx(float(wanted_loss), abs=1e-12)
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, torch.zeros_like(one) if other is None else other, atol=1e-12)
+
+
+def test_an_own_critic_sees_its_own_agents_observation_only() -> None:
+    made = policy("complete", critic="own")
+    decisions = moments(made, rows=2, length=2)
+    before = made.annotate(decisions, frozenset({"value", "next_value"}))
+    assert torch.equal(before.next_value[:, :AGENTS], before.value[:, AGENTS:])
+    assert not before.next_value[:, AGENTS:].any()  # of a terminated moment
+    for agent in range(AGENTS):
+        observation = decisions.context["observation"].clone()
+        observation[:, agent::AGENTS] += 1.0
+        context = {**decisions.context, "observation": observation, "state": decisions.context["state"] + 1.0}
+        moved = made.evaluate(decisions.replace(context=context), NEEDS).value != before.value
+        assert moved[:, agent::AGENTS].all() and moved.sum() == 2 * 2
+        (gradient,) = torch.autograd.grad(
+            made.evaluate(decisions, NEEDS).value[:, agent::AGENTS].sum(), [made.value_layers[agent].weight]
+        )
+        assert gradient.any()
+    others = torch.autograd.grad(
+        made.evaluate(decisions, NEEDS).value[:, ::AGENTS].sum(), [made.value_layers[1].weight], allow_unused=True
+    )
+    assert others[0] is None or not others[0].any()
+    first, second = (layer.weight for layer in made.value_layers[:2])
+    assert not torch.equal(first, second)
+
+
+def test_a_critic_is_central_or_own() -> None:
+    with pytest.raises(ValueError, match="critic must be one of"):
+        policy(critic="shared")
 
 
 def test_a_learned_graph_without_open_edges_is_the_empty_one() -> None:

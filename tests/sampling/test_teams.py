@@ -16,10 +16,23 @@ from ascent.worlds.teams.parallel import Teams
 from tests.worlds.teams.test_parallel import Leaving
 
 
-def made(environment: object = "ascent/Coordination-v0", copies: int = 2, graph: Kind = "learned", **more: object):
+def made(
+    environment: object = "ascent/Coordination-v0",
+    copies: int = 2,
+    graph: Kind = "learned",
+    critic: str = "central",
+    **more: object,
+):
     teams = Teams(environment, copies)  # type: ignore[arg-type]
     policy = BayesianNetwork(
-        teams.agents, teams.observation_size, teams.actions, teams.state_size, graph, hidden=(8,), seed=1
+        teams.agents,
+        teams.observation_size,
+        teams.actions,
+        teams.state_size,
+        graph,
+        hidden=(8,),
+        seed=1,
+        critic=critic,  # type: ignore[arg-type]
     )
     return policy, TeamSampler(policy, teams, **{"steps": 10, "seed": 3, **more})  # type: ignore[arg-type]
 
@@ -85,6 +98,27 @@ def test_who_left_is_masked_and_forbidden_actions_are_not_taken() -> None:
     now = policy.evaluate(decisions, frozenset({"log_prob", "entropy"}))
     found = (now.log_prob - decisions.behaviour_log_prob)[decisions.mask]
     assert float(found.detach().abs().max()) < 1e-5 and torch.isfinite(now.entropy).all()
+
+
+def test_own_critics_get_successors_and_where_their_agent_left() -> None:
+    _, sampler = made(Leaving, steps=7, graph="complete", critic="own")
+    decisions = sampler.act()
+    left = decisions.extras["left"].view(2, 7, 2)
+    assert left[0, :, 0].tolist() == [True, False, False] * 2 + [True] and not left[..., 1].any()
+    now, after = (decisions.context[name].view(2, 7, 2, -1) for name in ("observation", "next_observation"))
+    assert torch.equal(after[:, [0, 1, 3, 4], 1], now[:, [1, 2, 4, 5], 1]) and not after[:, :, 0].any()
+    plain = made(Leaving, steps=7, graph="complete")[1].act()
+    assert "left" not in plain and "next_observation" not in plain.context
+    assert torch.equal(plain.action, decisions.action) and torch.equal(plain.reward, decisions.reward)
+
+
+def test_the_successor_of_a_cut_episode_is_what_was_seen_last() -> None:
+    _, sampler = made(steps=26, critic="own")
+    decisions = sampler.act()
+    now, after = (decisions.context[name].view(2, 26, 3, -1) for name in ("observation", "next_observation"))
+    assert torch.equal(after[:, :24], now[:, 1:25]) and not torch.equal(after[:, 24], now[:, 25])
+    assert torch.equal(after[:, 24, 0], decisions.context["next_state"].view(2, 26, 3, -1)[:, 24, 0])
+    assert decisions.truncated.view(2, 26, 3)[:, 24].all() and not decisions.extras["left"].any()
 
 
 def test_steps_are_refused() -> None:

@@ -33,7 +33,16 @@ SMALL = ControlConfig(
 
 @pytest.mark.parametrize(
     "settings",
-    [(), ("anneal=true",), ("resample_graph=true",), ("popart=true",), ('graph="empty"',), ('graph="random"',)],
+    [
+        (),
+        ("anneal=true",),
+        ("resample_graph=true",),
+        ("popart=true",),
+        ('graph="empty"',),
+        ('graph="random"',),
+        ('critic="own"', 'graph="empty"'),
+        ('critic="own"', "anneal=true"),
+    ],
 )
 def test_every_variant_trains(settings: tuple[str, ...], tmp_path: Path) -> None:
     result = train(dataclasses.replace(SMALL, set=settings, output=str(tmp_path / "run")))
@@ -51,8 +60,10 @@ def test_an_environment_of_another_package(tmp_path: Path) -> None:
     assert train(config).after is not None
 
 
-def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole = train(dataclasses.replace(SMALL, steps=4, save_every=1, keep=99, output=str(tmp_path / "whole")))
+@pytest.mark.parametrize("settings", [(), ('critic="own"', "popart=true")])
+def test_a_stopped_run_ends_with_the_same_weights(settings: tuple[str, ...], tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, steps=4, save_every=1, keep=99, set=settings)
+    whole = train(dataclasses.replace(config, output=str(tmp_path / "whole")))
     folder = tmp_path / "whole"
     wanted = load_file(whole.model / "policy.safetensors")
     for path in sorted((folder / "checkpoints").iterdir())[2:]:
@@ -64,26 +75,30 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
 
 
-def test_micro_batches_do_not_matter() -> None:
+@pytest.mark.parametrize("setting", ["anneal=true", 'critic="own"'])
+def test_micro_batches_do_not_matter(setting: str) -> None:
     weights = []
     for micro in (None, 1):
-        config = dataclasses.replace(SMALL, micro_rows=micro, steps=2, set=("anneal=true",))
+        config = dataclasses.replace(SMALL, micro_rows=micro, steps=2, set=(setting,))
         assembly = assemble(config, config.composed(), Processes.launched())
         Loop(assembly.system).run()
         weights.append(dict(assembly.system.models["policy"].state_dict()))
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
 
 
+@pytest.mark.parametrize("critic", ["central", "own"])
 @pytest.mark.parametrize("popart", [False, True])
-def test_a_move_of_the_scale_changes_values_only_without_popart(popart: bool) -> None:
-    config = dataclasses.replace(SMALL, steps=2, set=(f"popart={str(popart).lower()}", "learning_rate=1e-12"))
+def test_a_move_of_the_scale_changes_values_only_without_popart(popart: bool, critic: str) -> None:
+    settings = (f"popart={str(popart).lower()}", "learning_rate=1e-12", f'critic="{critic}"')
+    config = dataclasses.replace(SMALL, steps=2, set=settings)
     assembly = assemble(config, config.composed(), Processes.launched())
     policy, learn = assembly.system.models["policy"], assembly.system.program[0].stages[-1]
-    state = torch.randn(9, policy.critic.layers[0].in_features, generator=torch.Generator().manual_seed(0))
+    critics = policy.critic.each if critic == "own" else [policy.critic]
+    seen = torch.randn(9, critics[0].layers[0].in_features, generator=torch.Generator().manual_seed(0))
 
     def said() -> torch.Tensor:
         mean, deviation = moments(learn.state.parts["losses.value.value"])
-        return (policy.critic(state) * deviation + mean).detach().float()
+        return torch.cat([each(seen) * deviation + mean for each in critics], -1).detach().float()
 
     before = said()
     Loop(assembly.system).run()
