@@ -38,7 +38,7 @@ class TeamSampler:
     `truncated` (of the episode, on every agent of its last moment), `segment` and `index` (the moment's number),
     `trajectory`, and the extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n]. Where each agent has
     its own critic also context "next_observation" [N, T, O] and the extra "left" [N, T] bool: the agent left here, and
-    the others went on.
+    the others went on; where agents remember, context "memory" [N, n, H], before the row's first moment.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class TeamSampler:
         self._episode = np.zeros(teams.count, np.int64)
         self._return = np.zeros(teams.count)
         self._history: list[list[NDArray[np.int64]]] = [[] for _ in range(teams.count)]
+        self._memory: Tensor | None = None
         self._draws = Ahead(self._named, AHEAD)
         self._moment = self._begin(np.ones(teams.count, bool))
 
@@ -74,10 +75,12 @@ class TeamSampler:
     def act(self, step: int = 0) -> Decisions:
         """The next M moments of every copy; draws are named by the moment's number."""
         teams, kept = self.teams, list[dict[str, Tensor]]()
+        before = self._memory
         for _ in range(self.steps):
             now, draws = self._moment, self._draws(self._taken)
             noise = draws[..., 1:].float() if self.policy.graph.draws else None
             context = shown(now)
+            self._memory = self.policy.remembered(context["observation"], self._memory)
             action, log_prob, _ = self.policy.act(
                 context["observation"],
                 context["state"],
@@ -85,6 +88,7 @@ class TeamSampler:
                 noise,
                 torch.from_numpy(now.present),
                 context.get("available"),
+                self._memory,
             )
             chosen = action.numpy()
             after, reward, terminated, truncated = teams.step(chosen)
@@ -113,7 +117,10 @@ class TeamSampler:
             self._taken += 1
             self._moment = self._went_on(after, chosen, reward, now.present, terminated | truncated)
         self.consumed += self.steps * teams.count * self._processes
-        return Decisions.from_tensors({name: self._laid([moment[name] for moment in kept], name) for name in kept[0]})
+        laid = {name: self._laid([moment[name] for moment in kept], name) for name in kept[0]}
+        if self._memory is not None:
+            laid["context/memory"] = torch.zeros_like(self._memory) if before is None else before
+        return Decisions.from_tensors(laid)
 
     def _laid(self, moments: list[Tensor], name: str) -> Tensor:
         """[E, M n, ...] out of moments [E, n, ...], or of the team's [E, ...], which every agent gets."""
@@ -143,6 +150,8 @@ class TeamSampler:
             self._history[place] = []
         self._return[ended] = 0.0
         self._episode[ended] += 1
+        if self._memory is not None:
+            self._memory = self._memory.masked_fill(torch.from_numpy(ended)[:, None, None], 0.0)
         return self._begin(ended)
 
     def statistics(self) -> dict[str, float]:
@@ -154,7 +163,8 @@ class TeamSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the continuation depends on, the weights aside."""
-        return {
+        memory = {} if self._memory is None else {"memory": self._memory.clone()}
+        return memory | {
             "consumed": self.consumed,
             "taken": self._taken,
             "episode": self._episode.tolist(),
@@ -173,6 +183,7 @@ class TeamSampler:
         self._episode = np.asarray(state["episode"], np.int64)
         self._return = np.asarray(state["return"], np.float64)
         self.recent = deque([(float(total), int(length)) for total, length in state["recent"]], maxlen=RECENT)
+        self._memory = state["memory"].clone() if "memory" in state else None
         self._history = [list(past.numpy()) for past in state["history"]]
         self._moment = self._begin(np.ones(self.teams.count, bool))
         for place, past in enumerate(self._history):

@@ -76,10 +76,10 @@ def refuse_options(config: Config, method: Method) -> None:
     """Raise BadConfig for what teams do not do."""
     if not isinstance(config, ControlConfig):
         raise BadConfig("bayesian_network_marl learns in a team game; give --env, for example --env ascent/Aloha-v0.")
-    if config.recurrent or config.normalise_observation or config.normalise_reward:
+    if config.normalise_observation or config.normalise_reward:
         raise BadConfig(
-            "recurrent, normalise_observation and normalise_reward must be off for teams: the policy has no memory, "
-            "and values are scaled by the method."
+            "normalise_observation and normalise_reward must be off for teams: observations are learned from as they "
+            "are, and values are scaled by the method."
         )
     if method.plan.unit != "row":
         raise BadConfig(f"a team learns from whole rows; got plan unit {method.plan.unit!r}. Use unit='row'.")
@@ -107,6 +107,7 @@ def policy_of(config: ControlConfig, method: Method, teams: Teams) -> BayesianNe
         hidden=widths(config),
         seed=config.seed,
         critic=asked.get("critic", "central"),
+        recurrent=config.recurrent,
     )
 
 
@@ -141,6 +142,7 @@ def saver(config: ControlConfig, method: Method, policy: BayesianNetwork, teams:
             "graph": policy.graph.kind,
             "density": policy.graph.density,
             "critic": method.parameters.get("critic", "central"),
+            "recurrent": config.recurrent,
             "agents": [str(name) for name in teams.names],
         }
         write(folder / "policy.json", description)

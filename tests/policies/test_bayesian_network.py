@@ -33,7 +33,8 @@ def moments(made: BayesianNetwork, rows: int = 4, length: int = 6, seed: int = 0
     keys = torch.arange(rows * length)[:, None, None] + (seed << 32)
     drawn = uniform(keys, torch.arange(AGENTS)[:, None], torch.arange(1 + made.graph.draws))
     noise = drawn[..., 1:] if made.graph.draws else None
-    action, log_prob, _ = made.act(observation, state, drawn[..., 0], noise)
+    first = None if made.cell is None else torch.zeros(rows * length, AGENTS, 8).double()
+    action, log_prob, _ = made.act(observation, state, drawn[..., 0], noise, memory=first)
     wide = state.repeat_interleave(AGENTS, 0).view(*shape, -1)
     time = torch.arange(length).repeat_interleave(AGENTS).expand(shape)
     ended = time == length - 1
@@ -44,6 +45,7 @@ def moments(made: BayesianNetwork, rows: int = 4, length: int = 6, seed: int = 0
             "next_observation": observation.view(*shape, -1).roll(-AGENTS, 1),
             "state": wide,
             "next_state": wide.roll(-AGENTS, 1),
+            **({} if made.cell is None else {"memory": torch.randn(rows, AGENTS, 8, generator=draw).double()}),
         },
         action=action.view(shape),
         behaviour_log_prob=log_prob.view(shape),
@@ -240,3 +242,53 @@ def test_one_agent_is_an_ordinary_policy() -> None:
         torch.zeros(5, 1, OBSERVATION).double(), torch.zeros(5, STATE).double(), noise[..., 0], noise
     )
     assert not graph.any() and torch.allclose(log_prob, torch.full((5, 1), 0.5).double().log(), atol=1e-6)
+
+
+def test_memory_is_the_gated_unit_written_out() -> None:
+    """Each agent's own, from the row's first memory on, cleared after moment 1, which ended an episode."""
+    made = policy("empty", recurrent=True)
+    decisions = moments(made, rows=2, length=4)
+    ended = torch.arange(4 * AGENTS).expand(2, -1) // AGENTS == 1
+    decisions = decisions.replace(truncated=ended)
+    log_prob = made.evaluate(decisions, NEEDS).log_prob
+    cell = made.cell
+    assert cell is not None
+    with torch.no_grad():  # so that biases matter
+        cell.bias_ih.copy_(torch.linspace(-1, 1, 24))
+        cell.bias_hh.copy_(torch.linspace(1, -2, 24))
+    moved = made.evaluate(decisions, NEEDS).log_prob
+    assert not torch.allclose(moved, log_prob)
+    for row in range(2):
+        for agent in range(AGENTS):
+            memory = decisions.context["memory"][row, agent]
+            for time in range(4):
+                place = time * AGENTS + agent
+                x = made.encoder(decisions.context["observation"][row, place]).tanh()
+                into = cell.weight_ih @ x + cell.bias_ih
+                back = cell.weight_hh @ memory + cell.bias_hh
+                reset, update = (into[:16] + back[:16]).sigmoid().chunk(2)
+                memory = (1 - update) * (into[16:] + reset * back[16:]).tanh() + update * memory
+                law = (memory @ made.weight[agent, :8] + made.bias[agent]).log_softmax(-1)
+                assert moved[row, place].item() == pytest.approx(law[decisions.action[row, place]].item(), abs=1e-12)
+                memory = memory * (time != 1)
+
+
+def test_what_an_agent_saw_matters_later_in_its_episode_and_to_nobody_else() -> None:
+    made = policy("empty", recurrent=True)
+    decisions = moments(made, rows=1, length=4)
+    decisions = decisions.replace(truncated=torch.arange(4 * AGENTS)[None] // AGENTS == 2)
+    observation = decisions.context["observation"].clone()
+    observation[0, 1] += 1.0  # agent 1 at moment 0
+    before = made.evaluate(decisions, NEEDS)
+    after = made.evaluate(decisions.replace(context={**decisions.context, "observation": observation}), NEEDS)
+    moved = (before.log_prob != after.log_prob).view(4, AGENTS)
+    assert moved[:, 1].tolist() == [True, True, True, False] and not moved[:, [0, 2]].any()
+    assert torch.equal(before.value, after.value)  # the critic has no memory
+
+
+def test_a_memory_of_another_shape_is_refused() -> None:
+    made = policy("empty", recurrent=True)
+    decisions = moments(made, rows=2, length=2)
+    context = {**decisions.context, "memory": decisions.context["memory"][:, 0]}
+    with pytest.raises(ValueError, match="context 'memory' must be"):
+        made.evaluate(decisions.replace(context=context), NEEDS)

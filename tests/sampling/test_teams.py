@@ -21,6 +21,7 @@ def made(
     copies: int = 2,
     graph: Kind = "learned",
     critic: str = "central",
+    recurrent: bool = False,
     **more: object,
 ):
     teams = Teams(environment, copies)  # type: ignore[arg-type]
@@ -33,6 +34,7 @@ def made(
         hidden=(8,),
         seed=1,
         critic=critic,  # type: ignore[arg-type]
+        recurrent=recurrent,
     )
     return policy, TeamSampler(policy, teams, **{"steps": 10, "seed": 3, **more})  # type: ignore[arg-type]
 
@@ -71,12 +73,33 @@ def test_a_copy_draws_the_same_whoever_runs_beside_it() -> None:
     assert second.consumed == two.consumed
 
 
-def test_a_restored_sampler_goes_on_bit_for_bit() -> None:
-    _, sampler = made(steps=17)
+@pytest.mark.parametrize("graph", ["learned", "empty"])
+def test_memory_is_replayed_over_collections_and_episodes(graph: Kind) -> None:
+    policy, sampler = made(copies=4, steps=17, graph=graph, recurrent=True)
+    with torch.no_grad():  # so that what is remembered matters
+        policy.weight.mul_(100.0)
+    first, second = sampler.act(), sampler.act()
+    assert not first.context["memory"].any() and second.context["memory"].any() and second.truncated.any()
+    for decisions in (first, second):
+        now = policy.evaluate(decisions, frozenset({"log_prob"})).log_prob
+        assert torch.allclose(now, decisions.behaviour_log_prob, atol=1e-5)
+    none = second.replace(context={**second.context, "memory": torch.zeros_like(second.context["memory"])})
+    off = (policy.evaluate(none, frozenset({"log_prob"})).log_prob - second.behaviour_log_prob).abs().view(4, 17, 3)
+    assert off[:, :8].max() > 1e-2 and off[:, 8:].max() < 1e-5  # a new episode begins at moment 8
+
+
+def test_an_episode_that_ends_with_a_collection_leaves_no_memory() -> None:
+    _, sampler = made(steps=25, recurrent=True)
+    assert sampler.act().truncated[:, -1].all() and not sampler.act().context["memory"].any()
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_restored_sampler_goes_on_bit_for_bit(recurrent: bool) -> None:
+    _, sampler = made(steps=17, recurrent=recurrent)
     sampler.act()
     state = copy.deepcopy(sampler.state_dict())
     wanted = sampler.act()
-    _, restored = made(steps=17)
+    _, restored = made(steps=17, recurrent=recurrent)
     restored.load_state_dict(state)
     found = restored.act()
     flat = found.to_tensors()
