@@ -47,10 +47,11 @@ def evaluate_team(
         moment = teams.reset([key(seed, "held out", number) & 0x7FFF_FFFF for number in numbers])
         keys = torch.tensor([key(seed, "held out draw", number) for number in numbers])[:, None, None]
         live = np.arange(teams.count) < playing
-        time = 0
+        time, memory = 0, None
         while live.any():
             draws = uniform(keys, time, torch.arange(teams.agents)[:, None], torch.arange(1 + policy.graph.draws))
             context = shown(moment)
+            memory = policy.remembered(context["observation"], memory)
             action, _, graph = policy.act(
                 context["observation"],
                 context["state"],
@@ -58,6 +59,7 @@ def evaluate_team(
                 draws[..., 1:].float() if drawn else None,
                 torch.from_numpy(moment.present),
                 context.get("available"),
+                memory,
             )
             ratios += open_ratio(graph)[torch.from_numpy(live)].tolist()
             present = moment.present

@@ -6,7 +6,8 @@
 
 G is fixed, drawn, or said by a network that sees the state; its gradient comes through the parents' actions, which are
 multiplied by the straight-through edges (`policies/graphs.py`). With the empty graph this is multi-agent PPO (MAPPO,
-Yu et al. 2022, arXiv 2103.01955). tau falls from 1 to 0 when `anneal` is on, so that the team ends decentralised.
+Yu et al. 2022, arXiv 2103.01955), and if each agent also has its own critic, V_i(o_i) and A_i, it is independent PPO
+(IPPO, de Witt et al. 2020, arXiv 2011.09533). tau falls from 1 to 0 when `anneal` is on: the team ends decentralised.
 
 Chen and Zhang 2023, arXiv 2306.01920; code dchen48/BNPG. Departures: the draws behind G are recorded and replayed, so
 that ratios are 1 at the old parameters (the release draws G anew: `resample_graph`, here once a collection); one
@@ -33,12 +34,14 @@ from ascent.core.ranges import one_of, whole, within
 from ascent.core.registry import register
 from ascent.core.returns import GAE, LambdaReturn
 from ascent.core.surrogates import ClippedRatio
-from ascent.core.teams import Team
+from ascent.core.teams import EachAgent, Team
 from ascent.core.term import Term
 from ascent.core.value_scale import ScaledValueLoss, Unscaled
 
 Graph = Literal["learned", "empty", "complete", "line", "random"]
 GRAPHS: tuple[str, ...] = ("learned", "empty", "complete", "line", "random")
+Critic = Literal["central", "own"]
+CRITICS: tuple[str, ...] = ("central", "own")
 OPEN = "probe:open_ratio"
 
 
@@ -112,6 +115,7 @@ class TeamRatio(ClippedRatio):
 def bayesian_network_marl(
     graph: Graph = "learned",
     density: float = 0.5,
+    critic: Critic = "central",
     anneal: bool = False,
     edge_coefficient: float = 0.1,
     anneal_from: float = 0.4,
@@ -136,6 +140,8 @@ def bayesian_network_marl(
     Args:
         graph: "learned" from the state, or fixed: "empty" (MAPPO), "complete", "line", or "random" for each moment.
         density: chance of an edge of a "random" graph, in [0, 1].
+        critic: "central", one of the whole state and one advantage a moment; or "own" of each agent, of what it sees
+            itself, with an advantage of its own.
         anneal: pull the open ratio of a "learned" graph along a falling budget to 0.
         edge_coefficient: alpha, weight of |open ratio - budget| while annealing, in [0, 1].
         anneal_from: share of the run at which the budget begins to fall from 1, in [0, 1).
@@ -146,7 +152,7 @@ def bayesian_network_marl(
         discount: gamma, in [0, 1].
         trace: lambda of GAE, in [0, 1].
         entropy_coefficient: weight of the agents' mean entropy, >= 0.
-        value_coefficient: weight of the central critic's loss, >= 0.
+        value_coefficient: weight of the critic's loss, >= 0.
         huber: error, in deviations of the target, beyond which the critic's loss is linear, > 0.
         popart: correct the critic's last layer where the running scale of its targets moves, so that values stay.
         passes: walks over the collection, >= 1.
@@ -156,6 +162,7 @@ def bayesian_network_marl(
         max_gradient_norm: global norm to which the gradient is clipped, > 0.
     """
     one_of("graph", graph, GRAPHS)
+    one_of("critic", critic, CRITICS)
     one_of("anneal", anneal, (True, False))
     one_of("resample_graph", resample_graph, (True, False))
     one_of("popart", popart, (True, False))
@@ -190,10 +197,11 @@ def bayesian_network_marl(
     if anneal:
         tau = Ramp(1.0, 0.0, anneal_from, anneal_until, stairs)
         losses["edges"] = Term(EdgeBudget(tau), Ramp(edge_coefficient, 1.0, anneal_until, 1.0))
+    credited = Team if critic == "central" else EachAgent
     return Method(
         slug="bayesian_network_marl",
-        advantage=Team(Unscaled(GAE(discount, trace))),
-        value_target=Team(Unscaled(LambdaReturn(discount, trace))),
+        advantage=credited(Unscaled(GAE(discount, trace))),
+        value_target=credited(Unscaled(LambdaReturn(discount, trace))),
         normalise=Normalised(),
         losses=losses,
         plan=Plan(passes=passes, minibatches=minibatches, unit="row"),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ascent.core.decisions import Decisions
 from ascent.core.random import Ahead, key, uniform
-from ascent.policies.bayesian_network import BayesianNetwork
+from ascent.policies.bayesian_network import BayesianNetwork, OwnCritics
 from ascent.worlds.teams.parallel import Moment, Teams
 
 RECENT = 100
@@ -36,7 +36,9 @@ class TeamSampler:
     `act` gives Decisions with context "observation" [N, T, O], "state" and "next_state" [N, T, S], "present" [N, T]
     (and "available" [N, T, A]), `action`, `behaviour_log_prob`, `reward` (each agent's own), `terminated` and
     `truncated` (of the episode, on every agent of its last moment), `segment` and `index` (the moment's number),
-    `trajectory`, and the extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n].
+    `trajectory`, and the extras "agent" and, where a graph is drawn, "graph_noise" [N, T, 3 n]. Where each agent has
+    its own critic also context "next_observation" [N, T, O] and the extra "left" [N, T] bool: the agent left here, and
+    the others went on; where agents remember, context "memory" [N, n, H], before the row's first moment.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class TeamSampler:
         if steps < 1:
             raise ValueError(f"steps must be an integer >= 1; got {steps!r}.")
         self.policy, self.teams, self.steps, self.seed = policy, teams, steps, seed
-        self._processes = share[1]
+        self._processes, self._own = share[1], isinstance(policy.critic, OwnCritics)
         self._numbers = [share[0] * teams.count + place for place in range(teams.count)]
         self._keys = torch.tensor([key(seed, "team", number) for number in self._numbers])
         self.consumed = self._taken = 0
@@ -53,6 +55,7 @@ class TeamSampler:
         self._episode = np.zeros(teams.count, np.int64)
         self._return = np.zeros(teams.count)
         self._history: list[list[NDArray[np.int64]]] = [[] for _ in range(teams.count)]
+        self._memory: Tensor | None = None
         self._draws = Ahead(self._named, AHEAD)
         self._moment = self._begin(np.ones(teams.count, bool))
 
@@ -72,10 +75,12 @@ class TeamSampler:
     def act(self, step: int = 0) -> Decisions:
         """The next M moments of every copy; draws are named by the moment's number."""
         teams, kept = self.teams, list[dict[str, Tensor]]()
+        before = self._memory
         for _ in range(self.steps):
             now, draws = self._moment, self._draws(self._taken)
             noise = draws[..., 1:].float() if self.policy.graph.draws else None
             context = shown(now)
+            self._memory = self.policy.remembered(context["observation"], self._memory)
             action, log_prob, _ = self.policy.act(
                 context["observation"],
                 context["state"],
@@ -83,6 +88,7 @@ class TeamSampler:
                 noise,
                 torch.from_numpy(now.present),
                 context.get("available"),
+                self._memory,
             )
             chosen = action.numpy()
             after, reward, terminated, truncated = teams.step(chosen)
@@ -103,11 +109,18 @@ class TeamSampler:
             }
             if noise is not None:
                 moment["extras/graph_noise"] = noise
+            if self._own:
+                over = (terminated | truncated)[:, None]
+                moment["context/next_observation"] = torch.from_numpy(after.observation)
+                moment["extras/left"] = torch.from_numpy(now.present & ~after.present & ~over)
             kept.append(moment)
             self._taken += 1
             self._moment = self._went_on(after, chosen, reward, now.present, terminated | truncated)
         self.consumed += self.steps * teams.count * self._processes
-        return Decisions.from_tensors({name: self._laid([moment[name] for moment in kept], name) for name in kept[0]})
+        laid = {name: self._laid([moment[name] for moment in kept], name) for name in kept[0]}
+        if self._memory is not None:
+            laid["context/memory"] = torch.zeros_like(self._memory) if before is None else before
+        return Decisions.from_tensors(laid)
 
     def _laid(self, moments: list[Tensor], name: str) -> Tensor:
         """[E, M n, ...] out of moments [E, n, ...], or of the team's [E, ...], which every agent gets."""
@@ -137,6 +150,8 @@ class TeamSampler:
             self._history[place] = []
         self._return[ended] = 0.0
         self._episode[ended] += 1
+        if self._memory is not None:
+            self._memory = self._memory.masked_fill(torch.from_numpy(ended)[:, None, None], 0.0)
         return self._begin(ended)
 
     def statistics(self) -> dict[str, float]:
@@ -148,7 +163,8 @@ class TeamSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the continuation depends on, the weights aside."""
-        return {
+        memory = {} if self._memory is None else {"memory": self._memory.clone()}
+        return memory | {
             "consumed": self.consumed,
             "taken": self._taken,
             "episode": self._episode.tolist(),
@@ -167,6 +183,7 @@ class TeamSampler:
         self._episode = np.asarray(state["episode"], np.int64)
         self._return = np.asarray(state["return"], np.float64)
         self.recent = deque([(float(total), int(length)) for total, length in state["recent"]], maxlen=RECENT)
+        self._memory = state["memory"].clone() if "memory" in state else None
         self._history = [list(past.numpy()) for past in state["history"]]
         self._moment = self._begin(np.ones(self.teams.count, bool))
         for place, past in enumerate(self._history):

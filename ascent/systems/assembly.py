@@ -57,7 +57,7 @@ ALSO = {
     "kdrl": frozenset({"teacher_log_prob", "teacher_distribution", "outputs"}),
     "capo": frozenset({"outputs"}),
     "stabilizing_rl": frozenset({"routes", "prompt_routes", "probe:routes_changed"}),
-    "bayesian_network_marl": frozenset({"segment", "agent", "graph_noise", "progress", "probe:open_ratio"}),
+    "bayesian_network_marl": frozenset({"segment", "agent", "left", "graph_noise", "progress", "probe:open_ratio"}),
 }
 """What the assembly of one method gives besides."""
 

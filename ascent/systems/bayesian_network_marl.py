@@ -52,7 +52,7 @@ def build(config: Config, method: Method, processes: Processes) -> Assembly:
         seed=config.seed,
         micro_rows=config.micro_rows,
         monitor=frozenset({"entropy"}),
-        moved=PopArt(policy.critic.layers[-1], method) if method.parameters.get("popart") else None,
+        moved=PopArt(policy.value_layers, method) if method.parameters.get("popart") else None,
     )
     collect = Collect("collect", sampler, memory, statistics=sampler.statistics, processes=processes)
     system = System(
@@ -76,10 +76,10 @@ def refuse_options(config: Config, method: Method) -> None:
     """Raise BadConfig for what teams do not do."""
     if not isinstance(config, ControlConfig):
         raise BadConfig("bayesian_network_marl learns in a team game; give --env, for example --env ascent/Aloha-v0.")
-    if config.recurrent or config.normalise_observation or config.normalise_reward:
+    if config.normalise_observation or config.normalise_reward:
         raise BadConfig(
-            "recurrent, normalise_observation and normalise_reward must be off for teams: the policy has no memory, "
-            "and values are scaled by the method."
+            "normalise_observation and normalise_reward must be off for teams: observations are learned from as they "
+            "are, and values are scaled by the method."
         )
     if method.plan.unit != "row":
         raise BadConfig(f"a team learns from whole rows; got plan unit {method.plan.unit!r}. Use unit='row'.")
@@ -106,6 +106,8 @@ def policy_of(config: ControlConfig, method: Method, teams: Teams) -> BayesianNe
         density=asked.get("density", 0.5),
         hidden=widths(config),
         seed=config.seed,
+        critic=asked.get("critic", "central"),
+        recurrent=config.recurrent,
     )
 
 
@@ -139,6 +141,8 @@ def saver(config: ControlConfig, method: Method, policy: BayesianNetwork, teams:
             "hidden": list(widths(config)),
             "graph": policy.graph.kind,
             "density": policy.graph.density,
+            "critic": method.parameters.get("critic", "central"),
+            "recurrent": config.recurrent,
             "agents": [str(name) for name in teams.names],
         }
         write(folder / "policy.json", description)

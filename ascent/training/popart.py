@@ -7,6 +7,8 @@ Van Hasselt et al. 2016, arXiv 1602.07714, equations 8 and 9. The running moment
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -16,24 +18,25 @@ from ascent.core.value_scale import ScaledValueLoss, moments
 
 
 class PopArt:
-    """Called with a method's state before and after an update, it corrects the layer that says u.
+    """Called with a method's state before and after an update, it corrects the layers that say u.
 
     Args:
-        layer: the critic's last one.
+        layers: the last one of every critic of these targets.
         method: with one `ScaledValueLoss` among its parts.
     """
 
-    def __init__(self, layer: nn.Linear, method: Method) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], method: Method) -> None:
         found = [path for path, part in method.parts.items() if isinstance(part, ScaledValueLoss)]
         if len(found) != 1:
             raise ValueError(
-                f"method must have one ScaledValueLoss, whose moments correct the layer; got {len(found)}."
+                f"method must have one ScaledValueLoss, whose moments correct the layers; got {len(found)}."
             )
-        self.layer, self.path = layer, found[0]
+        self.layers, self.path = tuple(layers), found[0]
 
     @torch.no_grad()
     def __call__(self, before: MethodState, after: MethodState) -> None:
         (mean, deviation), (new_mean, new_deviation) = (moments(state.parts[self.path]) for state in (before, after))
-        self.layer.weight.mul_((deviation / new_deviation).to(self.layer.weight))
-        self.layer.bias.mul_(deviation.to(self.layer.bias)).add_((mean - new_mean).to(self.layer.bias))
-        self.layer.bias.div_(new_deviation.to(self.layer.bias))
+        for layer in self.layers:
+            layer.weight.mul_((deviation / new_deviation).to(layer.weight))
+            layer.bias.mul_(deviation.to(layer.bias)).add_((mean - new_mean).to(layer.bias))
+            layer.bias.div_(new_deviation.to(layer.bias))

@@ -11,7 +11,7 @@ from ascent.core.evaluation import Evaluation
 from ascent.core.part import Clock
 from ascent.core.plan import at
 from ascent.core.random import uniform
-from ascent.core.teams import Team
+from ascent.core.teams import EachAgent, Team
 from ascent.methods.bayesian_network_marl import EdgeBudget
 from ascent.policies.bayesian_network import BayesianNetwork
 from ascent.policies.graphs import open_ratio
@@ -80,10 +80,19 @@ def test_the_composition() -> None:
     assert "graph_noise" in ascent.method("bayesian_network_marl", resample_graph=True).needs
 
 
+def test_own_critics_change_the_credit_and_nothing_else() -> None:
+    central, own = (ascent.method("bayesian_network_marl", critic=critic) for critic in ("central", "own"))
+    assert central == ascent.method("bayesian_network_marl")
+    assert own.advantage == EachAgent(central.advantage.of) and own.value_target == EachAgent(central.value_target.of)
+    assert own.replace(advantage=central.advantage, value_target=central.value_target) == central
+    assert own.needs - central.needs == {"agent", "left"}
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"graph": "star"}, "graph"),
+        ({"critic": "shared"}, "critic must be one of 'central', 'own'; got 'shared'"),
         ({"graph": "empty", "anneal": True}, "learned graph"),
         ({"graph": "complete", "resample_graph": True}, "resample_graph needs"),
         ({"anneal_from": 0.8}, "anneal_from"),

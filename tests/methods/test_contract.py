@@ -84,6 +84,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"loss": "value"},
         {"variant": "release", "floor": 0.1},
     ],
+    "bayesian_network_marl": [{"critic": "own"}, {"critic": "own", "graph": "empty", "popart": True}, {"anneal": True}],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [

@@ -17,7 +17,7 @@ AGENTS, OBSERVATION, STATE = 3, 4, 5
 NEEDS = frozenset({"log_prob", "entropy", "value", "probe:open_ratio"})
 
 
-def policy(graph: Kind = "learned", actions: int = 2, seed: int = 0, **more: float) -> BayesianNetwork:
+def policy(graph: Kind = "learned", actions: int = 2, seed: int = 0, **more: object) -> BayesianNetwork:
     made = BayesianNetwork(AGENTS, OBSERVATION, actions, STATE, graph, hidden=(8,), seed=seed, **more).double()  # type: ignore[arg-type]
     with torch.no_grad():  # so that parents matter
         made.weight.mul_(100.0)
@@ -33,20 +33,31 @@ def moments(made: BayesianNetwork, rows: int = 4, length: int = 6, seed: int = 0
     keys = torch.arange(rows * length)[:, None, None] + (seed << 32)
     drawn = uniform(keys, torch.arange(AGENTS)[:, None], torch.arange(1 + made.graph.draws))
     noise = drawn[..., 1:] if made.graph.draws else None
-    action, log_prob, _ = made.act(observation, state, drawn[..., 0], noise)
+    first = None if made.cell is None else torch.zeros(rows * length, AGENTS, 8).double()
+    action, log_prob, _ = made.act(observation, state, drawn[..., 0], noise, memory=first)
     wide = state.repeat_interleave(AGENTS, 0).view(*shape, -1)
     time = torch.arange(length).repeat_interleave(AGENTS).expand(shape)
     ended = time == length - 1
     return Decisions(
         mask=torch.ones(shape, dtype=torch.bool),
-        context={"observation": observation.view(*shape, -1), "state": wide, "next_state": wide.roll(-AGENTS, 1)},
+        context={
+            "observation": observation.view(*shape, -1),
+            "next_observation": observation.view(*shape, -1).roll(-AGENTS, 1),
+            "state": wide,
+            "next_state": wide.roll(-AGENTS, 1),
+            **({} if made.cell is None else {"memory": torch.randn(rows, AGENTS, 8, generator=draw).double()}),
+        },
         action=action.view(shape),
         behaviour_log_prob=log_prob.view(shape),
         reward=torch.randn(rows, length, generator=draw, dtype=torch.float64).repeat_interleave(AGENTS, 1),
         terminated=ended,
         truncated=torch.zeros_like(ended),
         segment=time.contiguous(),
-        extras={} if noise is None else {"graph_noise": noise.reshape(*shape, -1)},
+        extras={
+            "agent": torch.arange(shape[1]).expand(shape) % AGENTS,
+            "left": torch.zeros_like(ended),
+            **({} if noise is None else {"graph_noise": noise.reshape(*shape, -1)}),
+        },
     )
 
 
@@ -95,8 +106,11 @@ def test_a_graph_drawn_anew_is_off_ratio_one_and_the_option_draws_it() -> None:
         assert torch.equal(method.credit(decisions).extras["graph_noise"], credited.extras["graph_noise"])
 
 
-def mappo_loss(made: BayesianNetwork, decisions: Decisions) -> torch.Tensor:
-    """Multi-agent PPO written out: independent heads, central critic, one advantage a moment."""
+def ppo_loss(made: BayesianNetwork, decisions: Decisions, own: bool) -> torch.Tensor:
+    """Multi-agent PPO written out: independent heads, a central critic, one advantage a moment (MAPPO).
+
+    With `own`, the critic and the advantage of each agent are its own (IPPO).
+    """
     rows, columns = decisions.mask.shape
     length = columns // AGENTS
     observation = decisions.context["observation"].view(rows, length, AGENTS, -1)
@@ -106,38 +120,70 @@ def mappo_loss(made: BayesianNetwork, decisions: Decisions) -> torch.Tensor:
     )
     law = torch.distributions.Categorical(logits=logits)
     log_prob = law.log_prob(decisions.action.view(rows, length, AGENTS))
-    value = made.critic(decisions.context["state"][:, ::AGENTS])[..., 0]
+    if own:
+        value = torch.cat([critic(observation[:, :, i]) for i, critic in enumerate(made.critic.each)], -1)
+    else:
+        value = made.critic(decisions.context["state"][:, ::AGENTS]).expand(-1, -1, AGENTS)
     old = value.detach()
-    reward = decisions.reward[:, ::AGENTS]
-    advantage, running = torch.zeros_like(old), torch.zeros(rows, dtype=torch.float64)
+    reward = decisions.reward.view(rows, length, AGENTS)
+    advantage, running = torch.zeros_like(old), torch.zeros(rows, AGENTS, dtype=torch.float64)
     for t in reversed(range(length)):
         following = old[:, t + 1] if t + 1 < length else torch.zeros_like(running)
         running = reward[:, t] + 0.99 * following - old[:, t] + 0.99 * 0.95 * running * (t + 1 < length)
         advantage[:, t] = running
     target = advantage + old
-    wide = advantage[..., None].expand(-1, -1, AGENTS)
-    normal = (wide - wide.mean()) / (wide.std() + 1e-8)
+    normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     ratio = (log_prob - decisions.old_log_prob.view(rows, length, AGENTS)).exp()
     policy_loss = -torch.minimum(ratio * normal, ratio.clamp(0.8, 1.2) * normal).mean()
     value_loss = torch.nn.functional.huber_loss(value, target, delta=10.0)
     return policy_loss + value_loss - 0.01 * law.entropy().mean()
 
 
-def test_the_empty_graph_is_mappo_in_loss_and_gradient() -> None:
-    made = policy("empty", actions=3)
+@pytest.mark.parametrize("critic", ["central", "own"])
+def test_the_empty_graph_is_mappo_or_ippo_in_loss_and_gradient(critic: str) -> None:
+    made = policy("empty", actions=3, critic=critic)
     decisions = made.annotate(moments(made), frozenset({"value", "next_value"}))
     moved = decisions.behaviour_log_prob + 0.3 * torch.sin(torch.arange(decisions.mask.numel())).view_as(
         decisions.reward
     )
     decisions = decisions.replace(old_log_prob=moved.detach())
-    method = ascent.method("bayesian_network_marl", graph="empty")
+    method = ascent.method("bayesian_network_marl", graph="empty", critic=critic)
     loss, _ = method.loss(made.evaluate(decisions, method.evaluates), decisions)
     found = torch.autograd.grad(loss, list(made.parameters()))
-    wanted_loss = mappo_loss(made, decisions)
+    wanted_loss = ppo_loss(made, decisions, critic == "own")
     wanted = torch.autograd.grad(wanted_loss, list(made.parameters()), allow_unused=True)
     assert float(loss) == pytest.approx(float(wanted_loss), abs=1e-12)
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, torch.zeros_like(one) if other is None else other, atol=1e-12)
+
+
+def test_an_own_critic_sees_its_own_agents_observation_only() -> None:
+    made = policy("complete", critic="own")
+    decisions = moments(made, rows=2, length=2)
+    before = made.annotate(decisions, frozenset({"value", "next_value"}))
+    assert torch.equal(before.next_value[:, :AGENTS], before.value[:, AGENTS:])
+    assert not before.next_value[:, AGENTS:].any()  # of a terminated moment
+    for agent in range(AGENTS):
+        observation = decisions.context["observation"].clone()
+        observation[:, agent::AGENTS] += 1.0
+        context = {**decisions.context, "observation": observation, "state": decisions.context["state"] + 1.0}
+        moved = made.evaluate(decisions.replace(context=context), NEEDS).value != before.value
+        assert moved[:, agent::AGENTS].all() and moved.sum() == 2 * 2
+        (gradient,) = torch.autograd.grad(
+            made.evaluate(decisions, NEEDS).value[:, agent::AGENTS].sum(), [made.value_layers[agent].weight]
+        )
+        assert gradient.any()
+    others = torch.autograd.grad(
+        made.evaluate(decisions, NEEDS).value[:, ::AGENTS].sum(), [made.value_layers[1].weight], allow_unused=True
+    )
+    assert others[0] is None or not others[0].any()
+    first, second = (layer.weight for layer in made.value_layers[:2])
+    assert not torch.equal(first, second)
+
+
+def test_a_critic_is_central_or_own() -> None:
+    with pytest.raises(ValueError, match="critic must be one of"):
+        policy(critic="shared")
 
 
 def test_a_learned_graph_without_open_edges_is_the_empty_one() -> None:
@@ -196,3 +242,53 @@ def test_one_agent_is_an_ordinary_policy() -> None:
         torch.zeros(5, 1, OBSERVATION).double(), torch.zeros(5, STATE).double(), noise[..., 0], noise
     )
     assert not graph.any() and torch.allclose(log_prob, torch.full((5, 1), 0.5).double().log(), atol=1e-6)
+
+
+def test_memory_is_the_gated_unit_written_out() -> None:
+    """Each agent's own, from the row's first memory on, cleared after moment 1, which ended an episode."""
+    made = policy("empty", recurrent=True)
+    decisions = moments(made, rows=2, length=4)
+    ended = torch.arange(4 * AGENTS).expand(2, -1) // AGENTS == 1
+    decisions = decisions.replace(truncated=ended)
+    log_prob = made.evaluate(decisions, NEEDS).log_prob
+    cell = made.cell
+    assert cell is not None
+    with torch.no_grad():  # so that biases matter
+        cell.bias_ih.copy_(torch.linspace(-1, 1, 24))
+        cell.bias_hh.copy_(torch.linspace(1, -2, 24))
+    moved = made.evaluate(decisions, NEEDS).log_prob
+    assert not torch.allclose(moved, log_prob)
+    for row in range(2):
+        for agent in range(AGENTS):
+            memory = decisions.context["memory"][row, agent]
+            for time in range(4):
+                place = time * AGENTS + agent
+                x = made.encoder(decisions.context["observation"][row, place]).tanh()
+                into = cell.weight_ih @ x + cell.bias_ih
+                back = cell.weight_hh @ memory + cell.bias_hh
+                reset, update = (into[:16] + back[:16]).sigmoid().chunk(2)
+                memory = (1 - update) * (into[16:] + reset * back[16:]).tanh() + update * memory
+                law = (memory @ made.weight[agent, :8] + made.bias[agent]).log_softmax(-1)
+                assert moved[row, place].item() == pytest.approx(law[decisions.action[row, place]].item(), abs=1e-12)
+                memory = memory * (time != 1)
+
+
+def test_what_an_agent_saw_matters_later_in_its_episode_and_to_nobody_else() -> None:
+    made = policy("empty", recurrent=True)
+    decisions = moments(made, rows=1, length=4)
+    decisions = decisions.replace(truncated=torch.arange(4 * AGENTS)[None] // AGENTS == 2)
+    observation = decisions.context["observation"].clone()
+    observation[0, 1] += 1.0  # agent 1 at moment 0
+    before = made.evaluate(decisions, NEEDS)
+    after = made.evaluate(decisions.replace(context={**decisions.context, "observation": observation}), NEEDS)
+    moved = (before.log_prob != after.log_prob).view(4, AGENTS)
+    assert moved[:, 1].tolist() == [True, True, True, False] and not moved[:, [0, 2]].any()
+    assert torch.equal(before.value, after.value)  # the critic has no memory
+
+
+def test_a_memory_of_another_shape_is_refused() -> None:
+    made = policy("empty", recurrent=True)
+    decisions = moments(made, rows=2, length=2)
+    context = {**decisions.context, "memory": decisions.context["memory"][:, 0]}
+    with pytest.raises(ValueError, match="context 'memory' must be"):
+        made.evaluate(decisions.replace(context=context), NEEDS)

@@ -16,10 +16,25 @@ from ascent.worlds.teams.parallel import Teams
 from tests.worlds.teams.test_parallel import Leaving
 
 
-def made(environment: object = "ascent/Coordination-v0", copies: int = 2, graph: Kind = "learned", **more: object):
+def made(
+    environment: object = "ascent/Coordination-v0",
+    copies: int = 2,
+    graph: Kind = "learned",
+    critic: str = "central",
+    recurrent: bool = False,
+    **more: object,
+):
     teams = Teams(environment, copies)  # type: ignore[arg-type]
     policy = BayesianNetwork(
-        teams.agents, teams.observation_size, teams.actions, teams.state_size, graph, hidden=(8,), seed=1
+        teams.agents,
+        teams.observation_size,
+        teams.actions,
+        teams.state_size,
+        graph,
+        hidden=(8,),
+        seed=1,
+        critic=critic,  # type: ignore[arg-type]
+        recurrent=recurrent,
     )
     return policy, TeamSampler(policy, teams, **{"steps": 10, "seed": 3, **more})  # type: ignore[arg-type]
 
@@ -58,12 +73,33 @@ def test_a_copy_draws_the_same_whoever_runs_beside_it() -> None:
     assert second.consumed == two.consumed
 
 
-def test_a_restored_sampler_goes_on_bit_for_bit() -> None:
-    _, sampler = made(steps=17)
+@pytest.mark.parametrize("graph", ["learned", "empty"])
+def test_memory_is_replayed_over_collections_and_episodes(graph: Kind) -> None:
+    policy, sampler = made(copies=4, steps=17, graph=graph, recurrent=True)
+    with torch.no_grad():  # so that what is remembered matters
+        policy.weight.mul_(100.0)
+    first, second = sampler.act(), sampler.act()
+    assert not first.context["memory"].any() and second.context["memory"].any() and second.truncated.any()
+    for decisions in (first, second):
+        now = policy.evaluate(decisions, frozenset({"log_prob"})).log_prob
+        assert torch.allclose(now, decisions.behaviour_log_prob, atol=1e-5)
+    none = second.replace(context={**second.context, "memory": torch.zeros_like(second.context["memory"])})
+    off = (policy.evaluate(none, frozenset({"log_prob"})).log_prob - second.behaviour_log_prob).abs().view(4, 17, 3)
+    assert off[:, :8].max() > 1e-2 and off[:, 8:].max() < 1e-5  # a new episode begins at moment 8
+
+
+def test_an_episode_that_ends_with_a_collection_leaves_no_memory() -> None:
+    _, sampler = made(steps=25, recurrent=True)
+    assert sampler.act().truncated[:, -1].all() and not sampler.act().context["memory"].any()
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_restored_sampler_goes_on_bit_for_bit(recurrent: bool) -> None:
+    _, sampler = made(steps=17, recurrent=recurrent)
     sampler.act()
     state = copy.deepcopy(sampler.state_dict())
     wanted = sampler.act()
-    _, restored = made(steps=17)
+    _, restored = made(steps=17, recurrent=recurrent)
     restored.load_state_dict(state)
     found = restored.act()
     flat = found.to_tensors()
@@ -85,6 +121,27 @@ def test_who_left_is_masked_and_forbidden_actions_are_not_taken() -> None:
     now = policy.evaluate(decisions, frozenset({"log_prob", "entropy"}))
     found = (now.log_prob - decisions.behaviour_log_prob)[decisions.mask]
     assert float(found.detach().abs().max()) < 1e-5 and torch.isfinite(now.entropy).all()
+
+
+def test_own_critics_get_successors_and_where_their_agent_left() -> None:
+    _, sampler = made(Leaving, steps=7, graph="complete", critic="own")
+    decisions = sampler.act()
+    left = decisions.extras["left"].view(2, 7, 2)
+    assert left[0, :, 0].tolist() == [True, False, False] * 2 + [True] and not left[..., 1].any()
+    now, after = (decisions.context[name].view(2, 7, 2, -1) for name in ("observation", "next_observation"))
+    assert torch.equal(after[:, [0, 1, 3, 4], 1], now[:, [1, 2, 4, 5], 1]) and not after[:, :, 0].any()
+    plain = made(Leaving, steps=7, graph="complete")[1].act()
+    assert "left" not in plain and "next_observation" not in plain.context
+    assert torch.equal(plain.action, decisions.action) and torch.equal(plain.reward, decisions.reward)
+
+
+def test_the_successor_of_a_cut_episode_is_what_was_seen_last() -> None:
+    _, sampler = made(steps=26, critic="own")
+    decisions = sampler.act()
+    now, after = (decisions.context[name].view(2, 26, 3, -1) for name in ("observation", "next_observation"))
+    assert torch.equal(after[:, :24], now[:, 1:25]) and not torch.equal(after[:, 24], now[:, 25])
+    assert torch.equal(after[:, 24, 0], decisions.context["next_state"].view(2, 26, 3, -1)[:, 24, 0])
+    assert decisions.truncated.view(2, 26, 3)[:, 24].all() and not decisions.extras["left"].any()
 
 
 def test_steps_are_refused() -> None:

@@ -31,14 +31,14 @@ def test_the_layer_by_hand() -> None:
         layer.weight.fill_(3.0)
         layer.bias.fill_(1.0)
     # Deviations 2 and 4, means 1 and 7: 3 * 2 / 4, and (1 * 2 + 1 - 7) / 4.
-    PopArt(layer, METHOD)(state(1.0, 5.0), state(7.0, 65.0, 0.5))
+    PopArt((layer,), METHOD)(state(1.0, 5.0), state(7.0, 65.0, 0.5))
     assert layer.weight.item() == pytest.approx(1.5) and layer.bias.item() == pytest.approx(-1.0)
 
 
 def test_values_do_not_change_from_the_first_update_on() -> None:
     torch.manual_seed(0)
     layer, hidden = nn.Linear(5, 1).double(), torch.randn(20, 5, dtype=torch.float64)
-    correct, now = PopArt(layer, METHOD), METHOD.start()
+    correct, now = PopArt((layer,), METHOD), METHOD.start()
     for mean, square in ((40.0, 1700.0), (-3.0, 10.0), (-3.0, 9.0)):
         before, following = value(layer, hidden, now).detach(), state(mean, square)
         uncorrected = value(layer, hidden, following).detach()
@@ -50,4 +50,4 @@ def test_values_do_not_change_from_the_first_update_on() -> None:
 
 def test_a_method_without_a_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="one ScaledValueLoss"):
-        PopArt(nn.Linear(1, 1), ascent.method("ppo"))
+        PopArt((nn.Linear(1, 1),), ascent.method("ppo"))
