@@ -177,6 +177,7 @@ class AppendTree:
         control_variates: decay, in (0, 1), of the mean of earlier trees that is used to calm the gradient; None is off.
         limit: trees at which the ensemble is replaced by a smaller one that imitates it; None never.
         others: the step of parameters that are no trees (the log standard deviation of a Gaussian).
+        critic: the step of a network that gives the value; None leaves the value to trees.
     """
 
     learning_rate: Number = 0.05
@@ -188,6 +189,7 @@ class AppendTree:
     control_variates: float | None = None
     limit: int | None = None
     others: Adam = Adam(Linear(1.7e-3, 4.75e-4), max_gradient_norm=None)
+    critic: Adam | None = None
 
 
 Step = Adam | SGD | AppendTree

@@ -84,6 +84,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"loss": "value"},
         {"variant": "release", "floor": 0.1},
     ],
+    "gbrl": [{"critic": "network"}, {"algorithm": "awr", "critic": "network"}],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [

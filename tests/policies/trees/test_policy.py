@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import ascent
@@ -225,6 +226,90 @@ def test_the_deviation_of_real_actions_has_an_optimiser_of_its_own() -> None:
     np.testing.assert_allclose((policy.log_std + 2.0).abs().tolist(), [0.01, 0.01], rtol=1e-4)
     assert policy.trees == 1
     assert [tuple(state) for state in stepper.state_dict().values()]
+
+
+NETWORK = dataclasses.replace(STEP, critic=Adam(0.01, max_gradient_norm=None))
+
+
+def with_network(head: Head = DISCRETE) -> tuple[TreeActorCritic, Method, Decisions]:
+    policy = TreeActorCritic(4, head, NETWORK, seed=3)
+    method = ascent.method("ppo", value_coefficient=0.872)
+    return policy, method, credited(policy, method, collected(head))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_network_for_the_value_learns_by_autograd() -> None:
+    """Its gradient is that of c / 2 mean (V - target)^2 for V = w tanh(W2 tanh(W1 s)), and no tree grows on it."""
+    policy, method, decisions = with_network()
+    assert policy.critic is not None
+    assert (policy.outputs, [ensemble.outputs for ensemble in policy.ensembles]) == (3, [3])
+    mask = decisions.mask.clone()
+    mask[:, 2] = False
+    decisions = decisions.replace(mask=mask)
+    loss, _ = method.loss(policy.evaluate(decisions, method.evaluates), decisions)
+    loss.backward()
+    weights = [parameter.detach().clone().requires_grad_() for parameter in policy.critic.parameters()]
+    first, first_bias, second, second_bias, last, last_bias = weights
+    x = decisions.context["observation"]
+    hidden = torch.tanh(torch.tanh(x @ first.T + first_bias) @ second.T + second_bias)
+    error = (hidden @ last.T + last_bias)[..., 0] - decisions.value_target
+    expected = torch.autograd.grad(0.872 * 0.5 * (error**2)[mask].mean(), weights)
+    for parameter, gradient in zip(policy.critic.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
+    before = [parameter.detach().clone() for parameter in policy.critic.parameters()]
+    norm = torch.cat([gradient.reshape(-1) for gradient in expected]).norm()
+    told = stepper_for(NETWORK, policy).step(Clock())
+    torch.testing.assert_close(told["critic_gradient_norm"], norm)
+    assert float(told["gradient_norm"]) > float(norm)
+    # Adam's first step is its rate, against the gradient's sign.
+    for parameter, old, gradient in zip(policy.critic.parameters(), before, expected, strict=True):
+        sure = gradient.abs() > 1e-4
+        torch.testing.assert_close((parameter - old)[sure], -0.01 * gradient.sign()[sure], rtol=1e-3, atol=0.0)
+    assert all(parameter.grad is None for parameter in policy.parameters())
+    assert policy.trees == 1
+
+
+def test_values_of_a_network_are_an_actor_critics() -> None:
+    """Of the same seed, now and of successors, bit for bit; the policy's trees are those that grow without it."""
+    policy, method, decisions = with_network()
+    network = ActorCritic(4, DISCRETE, seed=3)
+    needs = frozenset({"value", "next_value"})
+    expected = network.annotate(collected(), needs)
+    assert torch.equal(decisions.value, expected.value)
+    assert torch.equal(decisions.next_value, expected.next_value)
+    alone = TreeActorCritic(4, DISCRETE, dataclasses.replace(STEP, shared=False))
+    alone.annotate(decisions, frozenset({"old_log_prob"}))
+    x = decisions.context["observation"].reshape(-1, 4).numpy()
+    for _ in range(3):
+        update(policy, method, decisions, NETWORK)
+        update(alone, method, decisions)
+        assert np.array_equal(policy.predicted(x), alone.predicted(x)[:, :3])
+
+
+@pytest.mark.parametrize("head", [DISCRETE, REAL], ids=["discrete", "real"])
+def test_a_network_for_the_value_travels(head: Head, tmp_path: Path) -> None:
+    """In the state, with the moments of its Adam, and in a file of its own."""
+    policy, method, decisions = with_network(head)
+    stepper = stepper_for(NETWORK, policy)
+    method.loss(policy.evaluate(decisions, method.evaluates), decisions)[0].backward()
+    stepper.step(Clock())
+    other = TreeActorCritic(4, head, NETWORK, seed=4)
+    other.load_state_dict(policy.state_dict())
+    resumed = stepper_for(NETWORK, other)
+    resumed.load_state_dict(stepper.state_dict())
+    for one, moves in ((policy, stepper), (other, resumed)):
+        method.loss(one.evaluate(decisions, method.evaluates), decisions)[0].backward()
+        moves.step(Clock())
+    for mine, theirs in zip(policy.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    policy.save(tmp_path)
+    fresh = TreeActorCritic(4, head, NETWORK, seed=5)
+    assert fresh.critic is not None
+    fresh.critic.load_state_dict(load_file(tmp_path / "critic.safetensors"))
+    found = fresh.evaluate(decisions, frozenset({"value"})).value
+    assert torch.equal(found, policy.evaluate(decisions, frozenset({"value"})).value)
+    with pytest.raises(ValueError, match=r"AppendTree\.critic is None"):
+        stepper_for(STEP, policy)
 
 
 @pytest.mark.parametrize("shared", [True, False])
