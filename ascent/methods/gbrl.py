@@ -21,7 +21,7 @@ from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.part import Part
-from ascent.core.plan import Adam, AppendTree, Linear, TreeShape
+from ascent.core.plan import Adam, AppendTree, Linear, TreeAdam, TreeShape
 from ascent.core.ranges import one_of, whole, within
 from ascent.core.registry import register
 from ascent.core.term import Term
@@ -90,6 +90,9 @@ def gbrl(
     critic: Literal["trees", "network"] = "trees",
     critic_learning_rate: float | Linear = 3e-4,
     critic_gradient_norm: float = 0.5,
+    optimiser: Literal["sgd", "adam"] = "sgd",
+    betas: tuple[float, float] = (0.9, 0.999),
+    adam_eps: float = 1e-8,
 ) -> Method:
     """PPO, A2C or advantage-weighted regression whose policy and value are trees.
 
@@ -122,6 +125,9 @@ def gbrl(
         critic: "trees", or "network": the value is an MLP 64-64 on the observation, and shares no tree.
         critic_learning_rate: of its Adam, >= 0; network.
         critic_gradient_norm: to which its gradient is cut, > 0; network.
+        optimiser: of the trees' columns, "sgd" or "adam": moments of the leaves a sample reaches, tree after tree.
+        betas: decay of the two moments, each in [0, 1); adam.
+        adam_eps: added to the root of the second moment, > 0; adam.
     """
     one_of("algorithm", algorithm, ("ppo", "a2c", "awr"))
     within("learning_rate", learning_rate, "[0, inf)", "Use 0.05")
@@ -131,6 +137,12 @@ def gbrl(
     one_of("critic", critic, ("trees", "network"))
     within("critic_learning_rate", critic_learning_rate, "[0, inf)", "Use 3e-4")
     within("critic_gradient_norm", critic_gradient_norm, "(0, inf]", "Use 0.5, or inf to switch clipping off")
+    one_of("optimiser", optimiser, ("sgd", "adam"))
+    if len(betas) != 2:
+        raise ValueError(f"betas must be two numbers; got {betas!r}. Use 0.9 and 0.999.")
+    for number in betas:
+        within("betas", number, "[0, 1)", "Use 0.9 and 0.999")
+    within("adam_eps", adam_eps, "(0, inf)", "Use 1e-8")
     if critic == "network" and max_value_gradient is not None:
         raise ValueError(
             f"max_value_gradient cuts the gradient that trees of the value grow on, and critic is 'network'; got "
@@ -157,6 +169,8 @@ def gbrl(
     shape = TreeShape(depth, growth, score, candidates, bins, min_data, weights)
     gradients = (max_policy_gradient, max_value_gradient)
     step = AppendTree(learning_rate, value_learning_rate, shape, shared, *gradients, control_variates, limit)
+    if optimiser == "adam":
+        step = dataclasses.replace(step, adam=TreeAdam((betas[0], betas[1]), adam_eps))
     if critic == "network":
         network = Adam(critic_learning_rate, eps=1e-5, max_gradient_norm=critic_gradient_norm)
         step = dataclasses.replace(step, critic=network)

@@ -15,7 +15,7 @@ import torch
 import ascent
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
-from ascent.core.plan import Adam, AppendTree, Linear
+from ascent.core.plan import Adam, AppendTree, Linear, TreeAdam
 from ascent.core.registry import card
 from ascent.methods.gbrl import WeightedLogProb
 from ascent.policies.trees.ensemble import Ensemble
@@ -74,6 +74,8 @@ def test_it_is_the_algorithm_with_trees_for_a_step(algorithm: str) -> None:
     networked = ascent.method("gbrl", algorithm=algorithm, critic="network", critic_learning_rate=1e-3)
     assert networked.step == dataclasses.replace(built.step, critic=Adam(1e-3, eps=1e-5, max_gradient_norm=0.5))
     assert networked.losses == built.losses
+    moved = ascent.method("gbrl", algorithm=algorithm, optimiser="adam", betas=(0.8, 0.99), adam_eps=1e-6)
+    assert moved.step == dataclasses.replace(built.step, adam=TreeAdam((0.8, 0.99), 1e-6))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,11 @@ def test_it_is_the_algorithm_with_trees_for_a_step(algorithm: str) -> None:
         ({"critic": "mlp"}, "critic must be one of 'trees', 'network'; got 'mlp'"),
         ({"critic_learning_rate": -1.0}, "critic_learning_rate must be a number"),
         ({"critic_gradient_norm": 0.0}, "critic_gradient_norm must be a number"),
+        ({"optimiser": "rmsprop"}, "optimiser must be one of 'sgd', 'adam'"),
+        ({"betas": (0.9, 1.0)}, r"betas must be a number in \[0, 1\)"),
+        ({"betas": (0.9,)}, "betas must be two numbers"),
+        ({"adam_eps": 0.0}, "adam_eps must be a number"),
+        ({"optimiser": "adam", "limit": 100}, "limit replaces trees by others"),
         ({"critic": "network", "max_value_gradient": 1.0}, "max_value_gradient cuts the gradient that trees"),
     ],
 )
@@ -183,11 +190,14 @@ def test_networks_and_layers_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_killed_run_ends_with_the_same_trees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_a_killed_run_ends_with_the_same_trees(tmp_path: Path, optimiser: str) -> None:
     """Resumed from every checkpoint, also from the middle of a collection, bit for bit."""
-    whole = train(config(tmp_path / "whole"))
+    options = {"set": (*config(tmp_path).set, f"optimiser={optimiser}")}
+    whole = train(config(tmp_path / "whole", **options))
+    assert (Ensemble.load(whole.model / "trees.safetensors").adam is None) == (optimiser == "sgd")
     expected = (whole.model / "trees.safetensors").read_bytes()
-    train(config(tmp_path / "kept", save_every=1, keep=50))
+    train(config(tmp_path / "kept", save_every=1, keep=50, **options))
     checkpoints = sorted((tmp_path / "kept" / "checkpoints").iterdir())
     assert len(checkpoints) == 13
     for update in (0, 3, 6):

@@ -75,10 +75,11 @@ class TreeActorCritic(nn.Module):
         grown = self.valued_by_trees
         self.shared = step.shared and (grown or not critic)
         sizes = [head.outputs + grown] if step.shared else [head.outputs, *[1] * grown]
-        self.ensembles = [Ensemble(size, step.shape, kinds, None, names, words) for size in sizes]
+        self.ensembles = [Ensemble(size, step.shape, kinds, None, names, words, step.adam) for size in sizes]
         self.log_std = nn.Parameter(torch.full((head.dimensions,), log_std)) if head.continuous else None
         self._seen: NDArray[np.float32] | None = None
         self._said: NDArray[np.float64] | None = None
+        self._moments: list[NDArray[np.float64] | None] = [None] * len(sizes)
         self._collection = 0
         self._pending: tuple[Decisions, Tensor, Tensor | None] | None = None
 
@@ -161,9 +162,9 @@ class TreeActorCritic(nn.Module):
         """
         observation = decisions.context["observation"]
         self._seen = _rows(observation)
-        self._said = self.predicted(self._seen)
+        said = self._keep(self._seen)
         shape = decisions.mask.shape
-        function = torch.from_numpy(self._said).to(torch.get_default_dtype()).view(*shape, -1)
+        function = torch.from_numpy(said).to(torch.get_default_dtype()).view(*shape, -1)
         columns: dict[str, Tensor] = {}
         if "old_log_prob" in needs:
             density = self.head.distribution(function[..., : self.head.outputs], self.log_std)
@@ -233,15 +234,22 @@ class TreeActorCritic(nn.Module):
             self._distil(step.limit)
         return norm
 
+    def _keep(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What all trees say at `x`, and the moments of those that move by Adam."""
+        self._moments = [ensemble.moments(len(x)) for ensemble in self.ensembles]
+        read = zip(self.ensembles, self._moments, strict=True)
+        self._said = np.concatenate([ensemble.predict(x, moments=moments) for ensemble, moments in read], 1)
+        return self._said
+
     def _move_kept(self) -> None:
         """Add the last tree to what is kept of the collection."""
         if self._seen is None or self._said is None:
             return
         start = 0
-        for ensemble in self.ensembles:
+        for ensemble, moments in zip(self.ensembles, self._moments, strict=True):
             stop = start + ensemble.outputs
             said = np.ascontiguousarray(self._said[:, start:stop])
-            ensemble.add(self._seen, said, ensemble.trees - 1)
+            ensemble.add(self._seen, said, ensemble.trees - 1, moments=moments)
             self._said[:, start:stop] = said
             start = stop
 
@@ -251,7 +259,7 @@ class TreeActorCritic(nn.Module):
             return
         for place, ensemble in enumerate(self.ensembles):
             self.ensembles[place] = distilled(ensemble, self._seen, max(limit // 4, 1))
-        self._said = self.predicted(self._seen)
+        self._keep(self._seen)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The trees as tensors, for checkpoints."""

@@ -17,7 +17,7 @@ import ascent
 from ascent.core.decisions import Decisions
 from ascent.core.method import Method
 from ascent.core.part import Clock
-from ascent.core.plan import Adam, AppendTree, Linear, TreeShape
+from ascent.core.plan import Adam, AppendTree, Linear, TreeAdam, TreeShape
 from ascent.evaluation.returns import evaluate_returns
 from ascent.policies.action_head import Head
 from ascent.policies.actor_critic import ActorCritic
@@ -123,10 +123,14 @@ def test_the_gradient_is_each_decisions_own(head: Head, name: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_is_kept_of_a_collection_is_what_all_trees_say(shared: bool) -> None:
-    policy, method, decisions = grown(shared=shared, trees=0)
+@pytest.mark.parametrize("adam", [None, TreeAdam()])
+def test_what_is_kept_of_a_collection_is_what_all_trees_say(shared: bool, adam: TreeAdam | None) -> None:
+    step = dataclasses.replace(STEP, shared=shared, adam=adam)
+    policy, method = TreeActorCritic(4, DISCRETE, step), ascent.method("ppo", entropy_coefficient=0.1)
+    update(policy, method, credited(policy, method, collected(seed=5)), step)
+    decisions = credited(policy, method, collected())
     for _ in range(5):
-        update(policy, method, decisions)
+        update(policy, method, decisions, step)
         kept = policy.evaluate(decisions, frozenset({"log_prob", "outputs", "value"}))
         flat = decisions.flatten().rows(torch.randperm(24))
         bare = decisions.replace(extras={k: v for k, v in decisions.extras.items() if k != PLACE})
