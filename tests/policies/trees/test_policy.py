@@ -365,13 +365,19 @@ def test_it_refuses_what_does_not_fit() -> None:
         loop.run()
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "awr"])
-def test_every_algorithm_learns_with_trees(algorithm: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "more"),
+    [("ppo", {}), ("a2c", {}), ("awr", {}), ("ppo", {"critic": "network"}), ("ppo", {"optimiser": "adam"})],
+    ids=["ppo", "a2c", "awr", "network", "adam"],
+)
+def test_every_algorithm_learns_with_trees(algorithm: str, more: dict[str, Any]) -> None:
     """A pole that falls after 10 steps by chance stands for 100 or more."""
-    options = {"a2c": {"learning_rate": 0.135, "value_learning_rate": 0.0474, "trace": 1.0}}.get(algorithm, {})
+    options: dict[str, Any] = {"a2c": {"learning_rate": 0.135, "value_learning_rate": 0.0474, "trace": 1.0}}.get(
+        algorithm, {}
+    )
     if algorithm == "awr":
         options = {"temperature": 5.0, "passes": 4, "value_learning_rate": 0.02}
-    method = ascent.method("gbrl", algorithm=algorithm, **options)
+    method = ascent.method("gbrl", algorithm=algorithm, **options, **more)
     horizon, rounds = (8, 250) if algorithm == "a2c" else (64, 40)
     environments = Environments("CartPole-v1", 8)
     policy = TreeActorCritic(4, Head.of(environments.actions), method.step)  # type: ignore[arg-type]
