@@ -164,6 +164,24 @@ class TreeShape:
 
 
 @dataclass(frozen=True)
+class TreeAdam:
+    """Adam over the trees of an ensemble: moments of the leaves that a sample reaches, from the first tree to the last.
+
+    Attributes:
+        betas: decay of the two moment estimates, each in [0, 1).
+        eps: added to the root of the second moment.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def correction(self, tree: int) -> float:
+        """Of the moments' bias after trees 0 .. tree."""
+        first, second = self.betas
+        return float((1.0 - second ** (tree + 1)) ** 0.5 / (1.0 - first ** (tree + 1)))
+
+
+@dataclass(frozen=True)
 class AppendTree:
     """Gradient descent in the space of functions: each step appends one tree fitted to the gradient by the outputs.
 
@@ -177,6 +195,11 @@ class AppendTree:
         control_variates: decay, in (0, 1), of the mean of earlier trees that is used to calm the gradient; None is off.
         limit: trees at which the ensemble is replaced by a smaller one that imitates it; None never.
         others: the step of parameters that are no trees (the log standard deviation of a Gaussian).
+        critic: the step of a network that gives the value; None leaves the value to trees.
+        adam: how moments move the outputs; None is gradient descent.
+
+    Raises:
+        ValueError: trees under Adam are to be replaced at a limit; their moments would be lost.
     """
 
     learning_rate: Number = 0.05
@@ -188,6 +211,15 @@ class AppendTree:
     control_variates: float | None = None
     limit: int | None = None
     others: Adam = Adam(Linear(1.7e-3, 4.75e-4), max_gradient_norm=None)
+    critic: Adam | None = None
+    adam: TreeAdam | None = None
+
+    def __post_init__(self) -> None:
+        if self.adam is not None and self.limit is not None:
+            raise ValueError(
+                f"limit replaces trees by others, and the moments of Adam with them; got limit={self.limit!r} beside "
+                "Adam. Use None, or gradient descent."
+            )
 
 
 Step = Adam | SGD | AppendTree

@@ -5,11 +5,13 @@
 
 Fuhrer, Tessler and Dalal 2024, arXiv 2407.08250, ICML 2025; code NVlabs/gbrl and NVlabs/gbrl_sb3. L is any surrogate:
 PPO's here, A2C's, or advantage-weighted regression's with weights min(exp(A / beta), 20). What is new is the step
-`AppendTree`; trees are grown in `ascent/policies/trees`. Any other method takes them with `--policy trees`.
+`AppendTree`; trees are grown in `ascent/policies/trees`. Any other method takes them with `--policy trees`. With
+`critic="network"` F is the policy alone, and V a network that Adam moves.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +21,7 @@ from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.method import Method
 from ascent.core.part import Part
-from ascent.core.plan import AppendTree, Linear, TreeShape
+from ascent.core.plan import Adam, AppendTree, Linear, TreeAdam, TreeShape
 from ascent.core.ranges import one_of, whole, within
 from ascent.core.registry import register
 from ascent.core.term import Term
@@ -85,6 +87,12 @@ def gbrl(
     target_kl: float | None = None,
     temperature: float = 0.05,
     most_weight: float = 20.0,
+    critic: Literal["trees", "network"] = "trees",
+    critic_learning_rate: float | Linear = 3e-4,
+    critic_gradient_norm: float = 0.5,
+    optimiser: Literal["sgd", "adam"] = "sgd",
+    betas: tuple[float, float] = (0.9, 0.999),
+    adam_eps: float = 1e-8,
 ) -> Method:
     """PPO, A2C or advantage-weighted regression whose policy and value are trees.
 
@@ -114,12 +122,32 @@ def gbrl(
         target_kl: ends the walk, > 0; None never; ppo.
         temperature: beta of the weights exp(A / beta), > 0; awr.
         most_weight: at which they are cut, > 0; awr.
+        critic: "trees", or "network": the value is an MLP 64-64 on the observation, and shares no tree.
+        critic_learning_rate: of its Adam, >= 0; network.
+        critic_gradient_norm: to which its gradient is cut, > 0; network.
+        optimiser: of the trees' columns, "sgd" or "adam": moments of the leaves a sample reaches, tree after tree.
+        betas: decay of the two moments, each in [0, 1); adam.
+        adam_eps: added to the root of the second moment, > 0; adam.
     """
     one_of("algorithm", algorithm, ("ppo", "a2c", "awr"))
     within("learning_rate", learning_rate, "[0, inf)", "Use 0.05")
     within("value_learning_rate", value_learning_rate, "[0, inf)", "Use 0.005")
     whole("depth", depth, 1, "Use 4")
     within("depth", depth, "[1, 12]", "Use 4: a tree has 2^depth leaves")
+    one_of("critic", critic, ("trees", "network"))
+    within("critic_learning_rate", critic_learning_rate, "[0, inf)", "Use 3e-4")
+    within("critic_gradient_norm", critic_gradient_norm, "(0, inf]", "Use 0.5, or inf to switch clipping off")
+    one_of("optimiser", optimiser, ("sgd", "adam"))
+    if len(betas) != 2:
+        raise ValueError(f"betas must be two numbers; got {betas!r}. Use 0.9 and 0.999.")
+    for number in betas:
+        within("betas", number, "[0, 1)", "Use 0.9 and 0.999")
+    within("adam_eps", adam_eps, "(0, inf)", "Use 1e-8")
+    if critic == "network" and max_value_gradient is not None:
+        raise ValueError(
+            f"max_value_gradient cuts the gradient that trees of the value grow on, and critic is 'network'; got "
+            f"{max_value_gradient!r}. Use None, and critic_gradient_norm."
+        )
     one_of("growth", growth, ("oblivious", "greedy"))
     one_of("score", score, ("cosine", "l2"))
     one_of("candidates", candidates, ("quantile", "uniform"))
@@ -141,6 +169,11 @@ def gbrl(
     shape = TreeShape(depth, growth, score, candidates, bins, min_data, weights)
     gradients = (max_policy_gradient, max_value_gradient)
     step = AppendTree(learning_rate, value_learning_rate, shape, shared, *gradients, control_variates, limit)
+    if optimiser == "adam":
+        step = dataclasses.replace(step, adam=TreeAdam((betas[0], betas[1]), adam_eps))
+    if critic == "network":
+        network = Adam(critic_learning_rate, eps=1e-5, max_gradient_norm=critic_gradient_norm)
+        step = dataclasses.replace(step, critic=network)
     if algorithm == "a2c":
         method = a2c(discount, trace, value_coefficient, entropy_coefficient)
     else:

@@ -118,7 +118,7 @@ def _unfit(item: Card, base: Config) -> str | None:
     try:
         config = dataclasses.replace(base, method=item.slug)
         refuse(config, config.composed())
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         return str(error).partition(". ")[0].rstrip(".")
     return None
 

@@ -101,7 +101,7 @@ def world(config: ControlConfig, method: Method, processes: Processes) -> tuple[
         weights = step.shape.feature_weights
         if weights is not None and len(weights) != size:
             raise BadConfig(f"feature_weights must be one number a feature, {size}; got {len(weights)}.")
-        return environments, TreeActorCritic(size, head, step, critic, environments.categorical)
+        return environments, TreeActorCritic(size, head, step, critic, environments.categorical, seed=config.seed)
     if config.recurrent:
         return environments, RecurrentActorCritic(size, head, widths(config)[-1], critic, seed=config.seed)
     members = method.parameters.get("members")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -94,38 +95,56 @@ class Stepper:
 
 
 class TreeStepper:
-    """Appends a tree to an ensemble; what the policy has beside trees moves by an optimiser of its own."""
+    """Appends a tree to an ensemble; what the policy has beside trees, a network for the value or the log standard
+    deviation of its actions, moves by optimisers of its own."""
 
     def __init__(self, specification: AppendTree, model: TreeActorCritic) -> None:
         self.specification, self.model = specification, model
         named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.others = Stepper(specification.others, named) if named else None
         self.parameters = [parameter for _, parameter in named]
+        of_critic = [pair for pair in named if pair[0].startswith("critic.")]
+        others = [pair for pair in named if not pair[0].startswith("critic.")]
+        self.others = Stepper(specification.others, others) if others else None
+        self.critic: Stepper | None = None
+        if of_critic:
+            if specification.critic is None:
+                raise ValueError("the value is a network, and AppendTree.critic is None; say how it moves: Adam(3e-4).")
+            self.critic = Stepper(specification.critic, of_critic)
 
     def step(self, clock: Clock) -> dict[str, Tensor]:
-        """Grow and append. `gradient_norm` is that of the loss by the function's values, before clipping."""
+        """Grow and append. `gradient_norm` is that of the loss by the function's values, before clipping.
+
+        Where the value is a network, its weights count with the function's values.
+        """
         step = self.specification
         rate = at(step.learning_rate, clock)
         norm = self.model.grow(step, rate, at(step.value_learning_rate, clock))
         if self.others is not None:
             self.others.step(clock)
-        trees = torch.tensor(float(self.model.trees))
-        return {"gradient_norm": torch.tensor(norm), "learning_rate": torch.tensor(rate), "trees": trees}
+        told = {"learning_rate": torch.tensor(rate), "trees": torch.tensor(float(self.model.trees))}
+        if self.critic is not None:
+            told["critic_gradient_norm"] = self.critic.step(clock)["gradient_norm"]
+            norm = math.hypot(norm, float(told["critic_gradient_norm"]))
+        return {"gradient_norm": torch.tensor(norm), **told}
 
     def clear(self) -> None:
         """Forget the gradient."""
         self.model.clear()
-        if self.others is not None:
-            self.others.clear()
+        for stepper in self._steppers:
+            stepper.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Moments of the other parameters; the trees are the model's."""
-        return {} if self.others is None else self.others.state_dict()
+        return {name: state for stepper in self._steppers for name, state in stepper.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        if self.others is not None:
-            self.others.load_state_dict(state)
+        for stepper in self._steppers:
+            stepper.load_state_dict(state)
+
+    @property
+    def _steppers(self) -> list[Stepper]:
+        return [stepper for stepper in (self.others, self.critic) if stepper is not None]
 
 
 class Momentum:

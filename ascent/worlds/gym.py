@@ -80,6 +80,7 @@ class Limited(Protocol):
 def _known() -> list[str]:
     import ascent.worlds.distracted
     import ascent.worlds.door_key
+    import ascent.worlds.linear_equation
     import ascent.worlds.noisy
     import ascent.worlds.regulated
     import ascent.worlds.submodular

@@ -85,6 +85,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "release", "floor": 0.1},
     ],
     "bayesian_network_marl": [{"critic": "own"}, {"critic": "own", "graph": "empty", "popart": True}, {"anneal": True}],
+    "gbrl": [{"critic": "network"}, {"algorithm": "awr", "critic": "network"}],
     "copg": [{"form": "squared"}, {"form": "detached"}],
     "naive_pg": [{"baseline": "column"}],
     "props": [

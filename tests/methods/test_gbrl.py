@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,7 +15,7 @@ import torch
 import ascent
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
-from ascent.core.plan import AppendTree, Linear
+from ascent.core.plan import Adam, AppendTree, Linear, TreeAdam
 from ascent.core.registry import card
 from ascent.methods.gbrl import WeightedLogProb
 from ascent.policies.trees.ensemble import Ensemble
@@ -69,6 +70,12 @@ def test_it_is_the_algorithm_with_trees_for_a_step(algorithm: str) -> None:
         torch.testing.assert_close(built.loss(evaluation, decisions), base.loss(evaluation, decisions))
     assert isinstance(built.step, AppendTree)
     assert (built.step.learning_rate, built.step.value_learning_rate, built.step.shared) == (0.05, 0.005, True)
+    assert built.step.critic is None
+    networked = ascent.method("gbrl", algorithm=algorithm, critic="network", critic_learning_rate=1e-3)
+    assert networked.step == dataclasses.replace(built.step, critic=Adam(1e-3, eps=1e-5, max_gradient_norm=0.5))
+    assert networked.losses == built.losses
+    moved = ascent.method("gbrl", algorithm=algorithm, optimiser="adam", betas=(0.8, 0.99), adam_eps=1e-6)
+    assert moved.step == dataclasses.replace(built.step, adam=TreeAdam((0.8, 0.99), 1e-6))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +95,15 @@ def test_it_is_the_algorithm_with_trees_for_a_step(algorithm: str) -> None:
         ({"limit": 3}, "limit must be an integer >= 4"),
         ({"temperature": 0.0}, "temperature must be a number"),
         ({"algorithm": "sac"}, "algorithm must be one of"),
+        ({"critic": "mlp"}, "critic must be one of 'trees', 'network'; got 'mlp'"),
+        ({"critic_learning_rate": -1.0}, "critic_learning_rate must be a number"),
+        ({"critic_gradient_norm": 0.0}, "critic_gradient_norm must be a number"),
+        ({"optimiser": "rmsprop"}, "optimiser must be one of 'sgd', 'adam'"),
+        ({"betas": (0.9, 1.0)}, r"betas must be a number in \[0, 1\)"),
+        ({"betas": (0.9,)}, "betas must be two numbers"),
+        ({"adam_eps": 0.0}, "adam_eps must be a number"),
+        ({"optimiser": "adam", "limit": 100}, "limit replaces trees by others"),
+        ({"critic": "network", "max_value_gradient": 1.0}, "max_value_gradient cuts the gradient that trees"),
     ],
 )
 def test_bad_parameters_are_refused_by_name(wrong: dict[str, Any], said: str) -> None:
@@ -114,7 +130,7 @@ def test_a_run_saves_trees_and_says_so(tmp_path: Path) -> None:
 )
 def test_any_surrogate_grows_trees(tmp_path: Path, method: str, options: tuple[str, ...]) -> None:
     if method == "capo":
-        with pytest.raises(BadConfig, match="policy must be mlp for method 'capo'"):
+        with pytest.raises(BadConfig, match="method 'capo' needs group, which environment"):
             train(config(tmp_path / "run", method=method, set=options, policy="trees"))
         return
     result = train(config(tmp_path / "run", method=method, set=options, policy="trees", learning_rate=0.1))
@@ -133,6 +149,26 @@ def test_real_actions_categories_and_separate_trees(tmp_path: Path) -> None:
     ensemble = Ensemble.load(result.model / "policy_trees.safetensors")
     assert ensemble.categorical.all()
     assert ensemble.array("equal").any()
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_a_network_for_the_value_beside_trees(tmp_path: Path, env: str) -> None:
+    """Saved beside the trees of the policy, and, killed in a collection and resumed, the same bit for bit."""
+    networked = {"env": env, "set": (*config(tmp_path).set, "critic=network")}
+    whole = train(config(tmp_path / "whole", **networked))
+    assert {"critic_gradient_norm", "gradient_norm", "loss/value"} <= whole.metrics[-1].keys()
+    real = ["log_std.safetensors"] * (env == "Pendulum-v1")
+    names = ["critic.safetensors", *real, "policy_trees.safetensors"]
+    assert sorted(path.name for path in whole.model.glob("*.safetensors")) == names
+    trees = Ensemble.load(whole.model / "policy_trees.safetensors")
+    assert (trees.outputs, trees.trees) == (1 if real else 2, 3 * 2 * 2)
+    train(config(tmp_path / "kept", save_every=1, keep=50, **networked))
+    for late in sorted((tmp_path / "kept" / "checkpoints").iterdir())[7:]:
+        shutil.rmtree(late)
+    (tmp_path / "kept" / "result.json").unlink()
+    again = resume(tmp_path / "kept", quiet=True)
+    for name in names:
+        assert (again.model / name).read_bytes() == (whole.model / name).read_bytes()
 
 
 def test_networks_and_layers_are_refused(tmp_path: Path) -> None:
@@ -154,11 +190,14 @@ def test_networks_and_layers_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_killed_run_ends_with_the_same_trees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_a_killed_run_ends_with_the_same_trees(tmp_path: Path, optimiser: str) -> None:
     """Resumed from every checkpoint, also from the middle of a collection, bit for bit."""
-    whole = train(config(tmp_path / "whole"))
+    options = {"set": (*config(tmp_path).set, f"optimiser={optimiser}")}
+    whole = train(config(tmp_path / "whole", **options))
+    assert (Ensemble.load(whole.model / "trees.safetensors").adam is None) == (optimiser == "sgd")
     expected = (whole.model / "trees.safetensors").read_bytes()
-    train(config(tmp_path / "kept", save_every=1, keep=50))
+    train(config(tmp_path / "kept", save_every=1, keep=50, **options))
     checkpoints = sorted((tmp_path / "kept" / "checkpoints").iterdir())
     assert len(checkpoints) == 13
     for update in (0, 3, 6):

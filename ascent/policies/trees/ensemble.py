@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ascent.core.plan import TreeShape
+from ascent.core.plan import TreeAdam, TreeShape
 from ascent.policies.trees import kernels
 from ascent.policies.trees.grow import Tree, grow
 
@@ -53,6 +53,8 @@ class Ensemble:
         bias: [D] what it says before the first tree; 0 when not given.
         names: [F] what the features are called when trees are printed.
         words: by feature, the names of its categories by their codes.
+        adam: moves the columns `adam_columns` by Adam; None is gradient descent in all.
+        adam_columns: (start, stop), columns start .. stop - 1; None is all.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Ensemble:
         bias: Sequence[float] | None = None,
         names: Sequence[str] | None = None,
         words: Mapping[int, Sequence[str]] | None = None,
+        adam: TreeAdam | None = None,
+        adam_columns: tuple[int, int] | None = None,
     ) -> None:
         if not 1 <= shape.depth <= 12:
             raise ValueError(f"depth must be in [1, 12]; got {shape.depth}.")
@@ -73,6 +77,9 @@ class Ensemble:
             raise ValueError(f"bias must be one number an output, {outputs}; got {len(self.bias)}.")
         self.names = tuple(names or (f"x{f}" for f in range(self.features)))
         self.words = dict(words or {})
+        self.adam, self.adam_columns = adam, adam_columns or (0, outputs)
+        if not 0 <= self.adam_columns[0] < self.adam_columns[1] <= outputs:
+            raise ValueError(f"adam_columns must lie in 0 .. {outputs}; got {adam_columns}.")
         self.trees = 0
         self._room(16)
 
@@ -97,6 +104,8 @@ class Ensemble:
             "rate": ((self.outputs,), np.float32),
             "move": ((leaves, self.outputs), np.float32),
         }
+        if self.adam is not None:
+            shapes["scale"] = ((self.outputs,), np.float64)
         old = self.__dict__.get("_arrays", {})
         self._arrays = {name: np.zeros((trees, *size), kind) for name, (size, kind) in shapes.items()}
         for name, array in old.items():
@@ -119,6 +128,8 @@ class Ensemble:
             self._arrays[name][at] = getattr(tree, name)
         self._arrays["rate"][at] = rate
         self._arrays["move"][at] = -self._arrays["rate"][at] * tree.value
+        if self.adam is not None:
+            self._arrays["scale"][at] = self._arrays["rate"][at].astype(np.float64) * self.adam.correction(at)
         self.trees += 1
 
     def step(
@@ -171,21 +182,54 @@ class Ensemble:
         splits = (self.array("feature"), self.array("threshold"), self.array("equal"))
         return kernels.leaves(np.ascontiguousarray(x, np.float32), self.shape.depth, self.oblivious, *splits)
 
-    def add(self, x: NDArray[np.float32], out: NDArray[np.float64], first: int = 0, last: int | None = None) -> None:
-        """`out` [n, C] += the first C columns of trees first .. last - 1, one after the other."""
+    def moments(self, samples: int) -> NDArray[np.float64] | None:
+        """[2, n, D] Adam's moments of so many samples before the first tree; gradient descent has none."""
+        return None if self.adam is None else np.zeros((2, samples, self.outputs))
+
+    def add(
+        self,
+        x: NDArray[np.float32],
+        out: NDArray[np.float64],
+        first: int = 0,
+        last: int | None = None,
+        moments: NDArray[np.float64] | None = None,
+    ) -> None:
+        """`out` [n, C] += the first C columns of trees first .. last - 1, one after the other.
+
+        Args:
+            moments: [2, n, C] of Adam before tree `first`, which the trees move along; None reads the earlier trees for
+                them.
+        """
         x = np.ascontiguousarray(x, np.float32)
         if x.ndim != 2 or x.shape[1] != len(self.categorical):
             raise ValueError(f"x must be [n, {self.features}]; got {list(x.shape)}.")
         last = self.trees if last is None else last
-        kernels.add(x, first, last, self.shape.depth, self.oblivious, *self._read, out, self._addresses)
+        if self.adam is None:
+            kernels.add(x, first, last, self.shape.depth, self.oblivious, *self._read, out, self._addresses)
+            return
+        if moments is None:
+            moments = np.zeros((2, *out.shape))
+            if first:
+                self.add(x, np.zeros_like(out), 0, first, moments)
+        settings = np.array([*self.adam.betas, self.adam.eps])
+        arrays = (*self._read, self._arrays["value"], self._arrays["scale"])
+        shape = (self.shape.depth, self.oblivious)
+        kernels.add_adam(x, first, last, *shape, *arrays, self.adam_columns, settings, moments, out)
 
     def predict(
-        self, x: NDArray[np.float32], columns: int | None = None, trees: int | None = None
+        self,
+        x: NDArray[np.float32],
+        columns: int | None = None,
+        trees: int | None = None,
+        moments: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
-        """[n, D] outputs at `x` [n, F]; of the first `columns`, or after the first `trees`, where given."""
+        """[n, D] outputs at `x` [n, F]; of the first `columns`, or after the first `trees`, where given.
+
+        `moments`, as `moments(n)` gives them, become those after the last tree.
+        """
         out = np.empty((len(x), self.outputs if columns is None else columns))
         out[:] = self.bias[: out.shape[1]]
-        self.add(x, out, 0, trees)
+        self.add(x, out, 0, trees, moments)
         return out
 
     def fit(
@@ -203,11 +247,12 @@ class Ensemble:
         """
         x, target = np.ascontiguousarray(x, np.float32), np.asarray(target, np.float64)
         size = len(x) if batch is None else min(batch, len(x))
-        seen = self.predict(x)
+        moments = self.moments(len(x))
+        seen = self.predict(x, moments=moments)
         for number in range(trees):
             rows = slice(None) if size == len(x) else np.arange(number * size, (number + 1) * size) % len(x)
             self.step(x[rows], seen[rows] - target[rows], rate)
-            self.add(x, seen, self.trees - 1)
+            self.add(x, seen, self.trees - 1, moments=moments)
         return float(np.sqrt(0.5 * ((seen - target) ** 2).sum(1).mean()))
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -226,6 +271,9 @@ class Ensemble:
         for name in ARRAYS:
             self.array(name)[:] = state[name]
         self.array("move")[:] = -self.array("rate")[:, None] * self.array("value")
+        if self.adam is not None:
+            corrections = np.array([self.adam.correction(tree) for tree in range(self.trees)])
+            self.array("scale")[:] = self.array("rate").astype(np.float64) * corrections[:, None]
 
     def save(self, path: Path) -> None:
         """One safetensors file, which also says what the trees are."""
@@ -236,6 +284,8 @@ class Ensemble:
             "names": self.names,
             "words": {str(feature): list(words) for feature, words in self.words.items()},
         }
+        if self.adam is not None:
+            said["adam"] = {**vars(self.adam), "columns": self.adam_columns}
         save_file(self.state(), path, {"ensemble": json.dumps(said)})
 
     @classmethod
@@ -249,6 +299,9 @@ class Ensemble:
         weights = said["shape"]["feature_weights"]
         shape = TreeShape(**{**said["shape"], "feature_weights": None if weights is None else tuple(weights)})
         words = {int(feature): listed for feature, listed in said["words"].items()}
-        made = cls(said["outputs"], shape, said["categorical"], None, said["names"], words)
+        moved = said.get("adam")
+        adam = None if moved is None else TreeAdam(tuple(moved["betas"]), moved["eps"])
+        columns = None if moved is None else tuple(moved["columns"])
+        made = cls(said["outputs"], shape, said["categorical"], None, said["names"], words, adam, columns)
         made.load_state(state)
         return made

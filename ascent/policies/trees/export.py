@@ -33,6 +33,8 @@ def header(ensemble: Ensemble, name: str = "policy") -> str:
         raise ValueError(f"name must be a C identifier; got {name!r}.")
     if not ensemble.trees:
         raise ValueError("an ensemble without trees has nothing to export; train it first.")
+    if ensemble.adam is not None:
+        raise ValueError("a C header adds up trees, and Adam's moments are no sum of them; train by gradient descent.")
     depth = ensemble.shape.depth
     at = "level" if ensemble.oblivious else "(1 << level) - 1 + leaf"
     kinds = {"feature": "int", "threshold": "float", "equal": "unsigned char", "move": "float"}

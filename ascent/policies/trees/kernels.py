@@ -20,6 +20,7 @@ _SIGNATURES: dict[str, str] = {
     "bin": "p i i p p p p",
     "split": "p p p i i i i p p p i c c p i p p p p p",
     "add": "p i i i i i c p p p p i i p",
+    "add_adam": "p i i i i i c p p p p p p i i i i p p p",
 }
 _TYPES = {"p": c_void_p, "i": c_int64, "c": c_int}
 CHUNK = 64  # trees that numpy reads together
@@ -186,6 +187,54 @@ def add(
         gathered = moves[np.arange(len(moves))[:, None], leaf].astype(np.float64)
         # Down the first axis numpy adds one after the other, as the compiled loop does.
         out[:] = np.concatenate([out[None], gathered]).sum(0) if len(moves) else out
+
+
+def add_adam(
+    x: NDArray[np.float32],
+    first: int,
+    last: int,
+    depth: int,
+    oblivious: bool,
+    feature: Ints,
+    threshold: NDArray[np.float32],
+    equal: Bytes,
+    step: NDArray[np.float32],
+    value: NDArray[np.float32],
+    scale: Floats,
+    columns: tuple[int, int],
+    settings: Floats,
+    moments: Floats,
+    out: Floats,
+) -> None:
+    """As `add`, and the columns from columns[0] to columns[1] - 1 move by Adam.
+
+    Args:
+        value: [T, 2^depth, D] gradients at the leaves.
+        scale: [T, D] rate times the correction of the moments' bias.
+        settings: [3] decay of the first moment, of the second, and eps.
+        moments: [2, n, C] of each sample before the first tree; they become those after the last.
+    """
+    width = out.shape[1]
+    start, stop = columns[0], min(columns[1], width)
+    if (native := library()) is not None:
+        places = addresses_of(feature, threshold, equal, step, value, scale)
+        sizes = (step.shape[2], width, start, stop)
+        native.add_adam(
+            _at(x), *x.shape, first, last, depth, oblivious, *places, *sizes, _at(settings), _at(moments), _at(out)
+        )
+        return
+    decay, second_decay, eps = settings.tolist()
+    for t in range(first, last):
+        leaf = leaves(x, depth, oblivious, feature[t : t + 1], threshold[t : t + 1], equal[t : t + 1])[0]
+        for d in range(width):
+            if not start <= d < stop:
+                out[:, d] += step[t, leaf, d]
+                continue
+            g = value[t, leaf, d].astype(np.float64)
+            m = decay * moments[0, :, d] + (1.0 - decay) * g
+            v = second_decay * moments[1, :, d] + (1.0 - second_decay) * (g * g)
+            moments[0, :, d], moments[1, :, d] = m, v
+            out[:, d] -= scale[t, d] * m / (np.sqrt(v) + eps)
 
 
 def leaves(

@@ -1,4 +1,4 @@
-"""Actor and critic as ensembles of decision trees, whose parameter is the function itself.
+"""Actor and critic as ensembles of decision trees, whose parameter is the function itself; the critic may be a network.
 
 An evaluation hands out leaves of the gradient's graph, F(s) = (logits or means, value). After the loss was
 differentiated, `grow` fits a tree to the gradient at these leaves: gradient descent in the space of functions.
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.plan import AppendTree
+from ascent.core.random import generator
 from ascent.policies.action_head import Head
-from ascent.policies.actor_critic import Actor, boundaries, evaluate_head, following_values
+from ascent.policies.actor_critic import MLP, Actor, boundaries, evaluate_head, following_values
 from ascent.policies.policy import Probe
 from ascent.policies.trees.ensemble import Ensemble
 
@@ -31,14 +32,18 @@ COLLECTION = 40  # the bit from which a place tells which collection it is of
 class TreeActorCritic(nn.Module):
     """Trees for the action distribution and the state value: one ensemble for both, or one each.
 
+    With `step.critic` the value is a network's, `critic`, which learns by autograd as usual.
+
     Args:
         observation_size: F, numbers in an observation.
         head: family of the action distribution.
-        step: shape of the trees, and whether actor and critic share them.
+        step: shape of the trees, whether actor and critic share them, or the step of a network for the critic.
         critic: give values; without it `value` cannot be asked for.
         categorical: [F] True where an observation's number is the code of a category; None: nowhere.
         log_std: initial state-independent log standard deviation, a parameter that is no tree.
         names, words: of features and categories, for printing.
+        hidden: sizes of the hidden layers of a network for the value.
+        seed: of its initial weights.
     """
 
     # A tree is grown on the whole update: its candidates, its means.
@@ -55,18 +60,26 @@ class TreeActorCritic(nn.Module):
         log_std: float = -2.0,
         names: Sequence[str] | None = None,
         words: Mapping[int, Sequence[str]] | None = None,
+        hidden: Sequence[int] = (64, 64),
+        seed: int = 0,
     ) -> None:
         super().__init__()
         step = step or AppendTree()
         kinds = (False,) * observation_size if categorical is None else tuple(categorical)
         if len(kinds) != observation_size:
             raise ValueError(f"categorical must be one truth a feature, {observation_size}; got {len(kinds)}.")
-        self.head, self.shared, self.has_critic = head, step.shared, critic
-        sizes = [head.outputs + critic] if step.shared else [head.outputs, *[1] * critic]
-        self.ensembles = [Ensemble(size, step.shape, kinds, None, names, words) for size in sizes]
+        self.head, self.has_critic = head, critic
+        self.critic: MLP | None = None
+        if critic and step.critic is not None:
+            self.critic = MLP((observation_size, *hidden, 1), 1.0, generator(seed, "critic"))
+        grown = self.valued_by_trees
+        self.shared = step.shared and (grown or not critic)
+        sizes = [head.outputs + grown] if step.shared else [head.outputs, *[1] * grown]
+        self.ensembles = [Ensemble(size, step.shape, kinds, None, names, words, step.adam) for size in sizes]
         self.log_std = nn.Parameter(torch.full((head.dimensions,), log_std)) if head.continuous else None
         self._seen: NDArray[np.float32] | None = None
         self._said: NDArray[np.float64] | None = None
+        self._moments: list[NDArray[np.float64] | None] = [None] * len(sizes)
         self._collection = 0
         self._pending: tuple[Decisions, Tensor, Tensor | None] | None = None
 
@@ -77,8 +90,13 @@ class TreeActorCritic(nn.Module):
 
     @property
     def outputs(self) -> int:
-        """Columns of F: the head's, and the value."""
-        return self.head.outputs + self.has_critic
+        """Columns of F: the head's, and the value where trees give it."""
+        return self.head.outputs + self.valued_by_trees
+
+    @property
+    def valued_by_trees(self) -> bool:
+        """Whether the value is a column of F."""
+        return self.has_critic and self.critic is None
 
     def numpy_actor(self) -> Actor:
         """The actor on the present trees."""
@@ -112,17 +130,24 @@ class TreeActorCritic(nn.Module):
         function = self._function(decisions)
         learning = torch.is_grad_enabled()
         outputs = function[..., : self.head.outputs].clone().requires_grad_(learning)
-        value = function[..., -1].clone().requires_grad_(learning) if "value" in needs else None
-        if value is not None:
+        leaf: Tensor | None = None
+        if "value" in needs:
             self._require_critic()
+            if self.critic is None:
+                leaf = function[..., -1].clone().requires_grad_(learning)
         columns, found = evaluate_head(
             self.head, outputs, self.log_std, outputs, decisions, needs - {"value"}, probes or {}
         )
-        if value is not None:
-            columns["value"] = value
+        if "value" in needs:
+            columns["value"] = self._network(decisions.context["observation"]) if leaf is None else leaf
         if learning:
-            self._pending = (decisions, outputs, value)
+            self._pending = (decisions, outputs, leaf)
         return Evaluation(**columns, probes=found)
+
+    def _network(self, observation: Tensor) -> Tensor:
+        """The network's value [...] of observations [..., F]."""
+        assert self.critic is not None
+        return self.critic(observation).squeeze(-1)
 
     def _require_critic(self) -> None:
         if not self.has_critic:
@@ -137,20 +162,23 @@ class TreeActorCritic(nn.Module):
         """
         observation = decisions.context["observation"]
         self._seen = _rows(observation)
-        self._said = self.predicted(self._seen)
+        said = self._keep(self._seen)
         shape = decisions.mask.shape
-        function = torch.from_numpy(self._said).to(torch.get_default_dtype()).view(*shape, -1)
+        function = torch.from_numpy(said).to(torch.get_default_dtype()).view(*shape, -1)
         columns: dict[str, Tensor] = {}
         if "old_log_prob" in needs:
             density = self.head.distribution(function[..., : self.head.outputs], self.log_std)
             columns["old_log_prob"] = density.log_prob(decisions.action)
         if {"value", "next_value"} & needs:
             self._require_critic()
-            columns["value"] = function[..., -1].clone()
+            columns["value"] = function[..., -1].clone() if self.critic is None else self._network(observation)
         if "next_value" in needs:
             edge = boundaries(decisions)
-            after = self.predicted(_rows(decisions.context["next_observation"][edge]))[:, -1]
-            edge_values = torch.from_numpy(after).to(function.dtype)
+            following = decisions.context["next_observation"][edge]
+            if self.critic is None:
+                edge_values = torch.from_numpy(self.predicted(_rows(following))[:, -1]).to(function.dtype)
+            else:
+                edge_values = self._network(following)
             columns["next_value"] = following_values(columns["value"], edge_values, edge, decisions.terminated)
         self._collection += 1
         places = torch.arange(decisions.mask.numel()).view(shape) | self._collection << COLLECTION
@@ -184,7 +212,7 @@ class TreeActorCritic(nn.Module):
             return 0.0
         leaf = _gradient(outputs).reshape(-1, columns)[mask]
         of_value = np.zeros((number, 0))
-        if self.has_critic:
+        if self.valued_by_trees:
             of_value = (np.zeros(mask.size) if value is None else _gradient(value).reshape(-1))[mask][:, None]
         norm = float(np.sqrt((leaf**2).sum() + (of_value**2).sum()))
         if not np.isfinite(norm):
@@ -192,8 +220,10 @@ class TreeActorCritic(nn.Module):
         policy = clipped(number * leaf, step.max_policy_gradient)
         critic = clipped(number * of_value, step.max_value_gradient)
         x = _rows(decisions.context["observation"])[mask]
-        parts = [np.concatenate([policy, critic], 1)] if self.shared else [policy, *[critic] * self.has_critic]
-        rates = np.array([rate] * columns + [value_rate] * self.has_critic)
+        parts = [policy, critic][: len(self.ensembles)]
+        if len(self.ensembles) == 1:
+            parts = [np.concatenate([policy, critic], 1)]
+        rates = np.array([rate] * columns + [value_rate] * self.valued_by_trees)
         start = 0
         for ensemble, gradient in zip(self.ensembles, parts, strict=True):
             stop = start + ensemble.outputs
@@ -204,15 +234,22 @@ class TreeActorCritic(nn.Module):
             self._distil(step.limit)
         return norm
 
+    def _keep(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What all trees say at `x`, and the moments of those that move by Adam."""
+        self._moments = [ensemble.moments(len(x)) for ensemble in self.ensembles]
+        read = zip(self.ensembles, self._moments, strict=True)
+        self._said = np.concatenate([ensemble.predict(x, moments=moments) for ensemble, moments in read], 1)
+        return self._said
+
     def _move_kept(self) -> None:
         """Add the last tree to what is kept of the collection."""
         if self._seen is None or self._said is None:
             return
         start = 0
-        for ensemble in self.ensembles:
+        for ensemble, moments in zip(self.ensembles, self._moments, strict=True):
             stop = start + ensemble.outputs
             said = np.ascontiguousarray(self._said[:, start:stop])
-            ensemble.add(self._seen, said, ensemble.trees - 1)
+            ensemble.add(self._seen, said, ensemble.trees - 1, moments=moments)
             self._said[:, start:stop] = said
             start = stop
 
@@ -222,7 +259,7 @@ class TreeActorCritic(nn.Module):
             return
         for place, ensemble in enumerate(self.ensembles):
             self.ensembles[place] = distilled(ensemble, self._seen, max(limit // 4, 1))
-        self._said = self.predicted(self._seen)
+        self._keep(self._seen)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The trees as tensors, for checkpoints."""
@@ -238,10 +275,13 @@ class TreeActorCritic(nn.Module):
         self._seen = self._said = self._pending = None
 
     def save(self, folder: Path) -> None:
-        """trees.safetensors, or policy_trees and value_trees; log_std.safetensors where actions are real numbers."""
+        """trees.safetensors, or policy_trees and value_trees (critic where it is a network); log_std.safetensors where
+        actions are real numbers."""
         names = ("trees",) if self.shared else ("policy_trees", "value_trees")
         for name, ensemble in zip(names, self.ensembles, strict=False):
             ensemble.save(folder / f"{name}.safetensors")
+        if self.critic is not None:
+            save_file(self.critic.state_dict(), folder / "critic.safetensors")
         if self.log_std is not None:
             save_file({"log_std": self.log_std.detach()}, folder / "log_std.safetensors")
 

@@ -20,7 +20,12 @@ def shapley(ensemble: Ensemble, x: NDArray[np.float32]) -> tuple[NDArray[np.floa
     """Shapley values [n, F, D] at `x` [n, F], and what is said of nothing known [D].
 
     They add up: `predict(x) = nothing + values.sum(1)`.
+
+    Raises:
+        ValueError: the ensemble moves by Adam, whose outputs are no sum over trees.
     """
+    if ensemble.adam is not None:
+        raise ValueError("Shapley values add up over trees, and Adam's moments do not; train by gradient descent.")
     x = np.ascontiguousarray(x, np.float32)
     values = np.zeros((len(x), ensemble.features, ensemble.outputs))
     nothing = ensemble.bias.copy()

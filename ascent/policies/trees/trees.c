@@ -103,8 +103,34 @@ void split(const double *gradient, const int32_t *bins, const int32_t *node, int
     }
 }
 
-/* out [n][columns] += what the trees first .. last - 1 add. Trees are read level by level: split `level` where trees
- * are oblivious, else the node that the samples reached. Samples go in blocks that stay in the cache. */
+/* leaf [rows] that samples reach in one tree. It is read level by level: split `level` where trees are oblivious, else
+ * the node that the samples reached. */
+static inline void reach(const float *block, int64_t rows, int64_t features, int64_t depth, int oblivious,
+                         const int32_t *f, const float *v, const uint8_t *e, int32_t *leaf) {
+    memset(leaf, 0, sizeof(int32_t) * (size_t)rows);
+    for (int64_t level = 0; level < depth; level++) {
+        if (oblivious) {
+            const float value = v[level];
+            const float *column = block + (f[level] < 0 ? 0 : f[level]);
+            if (f[level] < 0) {
+                for (int64_t i = 0; i < rows; i++) leaf[i] = 2 * leaf[i];
+            } else if (e[level]) {
+                for (int64_t i = 0; i < rows; i++) leaf[i] = 2 * leaf[i] + (column[i * features] == value);
+            } else {
+                for (int64_t i = 0; i < rows; i++) leaf[i] = 2 * leaf[i] + (column[i * features] > value);
+            }
+        } else {
+            for (int64_t i = 0; i < rows; i++) {
+                const int64_t at = ((int64_t)1 << level) - 1 + leaf[i];
+                const float number = f[at] < 0 ? 0.0f : block[i * features + f[at]];
+                const int right = f[at] >= 0 && (e[at] ? number == v[at] : number > v[at]);
+                leaf[i] = 2 * leaf[i] + right;
+            }
+        }
+    }
+}
+
+/* out [n][columns] += what the trees first .. last - 1 add. Samples go in blocks that stay in the cache. */
 void add(const float *x, int64_t n, int64_t features, int64_t first, int64_t last, int64_t depth, int oblivious,
          const int32_t *feature, const float *threshold, const uint8_t *equal, const float *step, int64_t outputs,
          int64_t columns, double *out) {
@@ -112,37 +138,49 @@ void add(const float *x, int64_t n, int64_t features, int64_t first, int64_t las
     const int64_t splits = oblivious ? depth : ((int64_t)1 << depth) - 1, leaves = (int64_t)1 << depth;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t rows = n - begin < BLOCK ? n - begin : BLOCK;
-        const float *block = x + begin * features;
         for (int64_t t = first; t < last; t++) {
-            const int32_t *f = feature + t * splits;
-            const float *v = threshold + t * splits;
-            const uint8_t *e = equal + t * splits;
             int32_t leaf[BLOCK];
-            memset(leaf, 0, sizeof(int32_t) * (size_t)rows);
-            for (int64_t level = 0; level < depth; level++) {
-                if (oblivious) {
-                    const float value = v[level];
-                    const float *column = block + (f[level] < 0 ? 0 : f[level]);
-                    if (f[level] < 0) {
-                        for (int64_t i = 0; i < rows; i++) leaf[i] = 2 * leaf[i];
-                    } else if (e[level]) {
-                        for (int64_t i = 0; i < rows; i++) leaf[i] = 2 * leaf[i] + (column[i * features] == value);
-                    } else {
-                        for (int64_t i = 0; i < rows; i++) leaf[i] = 2 * leaf[i] + (column[i * features] > value);
-                    }
-                } else {
-                    for (int64_t i = 0; i < rows; i++) {
-                        const int64_t at = ((int64_t)1 << level) - 1 + leaf[i];
-                        const float number = f[at] < 0 ? 0.0f : block[i * features + f[at]];
-                        const int right = f[at] >= 0 && (e[at] ? number == v[at] : number > v[at]);
-                        leaf[i] = 2 * leaf[i] + right;
-                    }
-                }
-            }
+            reach(x + begin * features, rows, features, depth, oblivious, feature + t * splits, threshold + t * splits,
+                  equal + t * splits, leaf);
             const float *moves = step + t * leaves * outputs;
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t d = 0; d < columns; d++)
                     out[(begin + i) * columns + d] += (double)moves[leaf[i] * outputs + d];
+        }
+    }
+}
+
+/* The same where columns start .. stop - 1 move by Adam: moments [2][n][columns] of the leaves `value` that a sample
+ * reached go along, and scale [T][outputs] is the rate times the correction of the moments' bias. */
+void add_adam(const float *x, int64_t n, int64_t features, int64_t first, int64_t last, int64_t depth, int oblivious,
+              const int32_t *feature, const float *threshold, const uint8_t *equal, const float *step,
+              const float *value, const double *scale, int64_t outputs, int64_t columns, int64_t start, int64_t stop,
+              const double *settings, double *moments, double *out) {
+    enum { BLOCK = 128 };
+    const int64_t splits = oblivious ? depth : ((int64_t)1 << depth) - 1, leaves = (int64_t)1 << depth;
+    const double first_decay = settings[0], second_decay = settings[1], eps = settings[2];
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        const int64_t rows = n - begin < BLOCK ? n - begin : BLOCK;
+        for (int64_t t = first; t < last; t++) {
+            int32_t leaf[BLOCK];
+            reach(x + begin * features, rows, features, depth, oblivious, feature + t * splits, threshold + t * splits,
+                  equal + t * splits, leaf);
+            for (int64_t i = 0; i < rows; i++) {
+                const int64_t from = (t * leaves + leaf[i]) * outputs;
+                for (int64_t d = 0; d < columns; d++) {
+                    const int64_t at = (begin + i) * columns + d;
+                    if (d < start || d >= stop) {
+                        out[at] += (double)step[from + d];
+                        continue;
+                    }
+                    const double g = (double)value[from + d];
+                    const double m = first_decay * moments[at] + (1.0 - first_decay) * g;
+                    const double v = second_decay * moments[n * columns + at] + (1.0 - second_decay) * (g * g);
+                    moments[at] = m;
+                    moments[n * columns + at] = v;
+                    out[at] -= scale[t * outputs + d] * m / (sqrt(v) + eps);
+                }
+            }
         }
     }
 }

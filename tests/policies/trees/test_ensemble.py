@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import shutil
 import subprocess
 from math import factorial
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from ascent.core.plan import TreeShape
+from ascent.core.plan import TreeAdam, TreeShape
 from ascent.policies.trees import kernels
 from ascent.policies.trees.ensemble import Ensemble, Optimiser
 from ascent.policies.trees.export import header, text
@@ -75,6 +77,78 @@ def test_one_step_with_pure_leaves_is_exact_functional_gradient_descent() -> Non
     before = made.predict(x)
     made.step(x, gradient, [Optimiser(0, 2, 0.1), Optimiser(2, 3, 0.7)])
     np.testing.assert_allclose(made.predict(x), before - [0.1, 0.1, 0.7] * gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_adam_with_pure_leaves_is_adam_on_the_functions_values() -> None:
+    """Every sample in a leaf of its own: its outputs move as torch's Adam moves them, and the third by descent."""
+    x = np.arange(16, dtype=np.float32)[:, None]
+    made = Ensemble(3, TreeShape(12, "greedy", bins=16), [False], adam=TreeAdam((0.8, 0.9), 1e-4), adam_columns=(0, 2))
+    value = torch.zeros(16, 2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([value], betas=(0.8, 0.9), lr=0.05, eps=0.0)
+    descended = np.zeros(16)
+    for seed in range(5):
+        gradient = np.random.default_rng(seed).normal(size=(16, 3)).astype(np.float32)
+        made.step(x, gradient, [0.05, 0.05, 0.7])
+        # Here eps joins the root before its bias is corrected, in torch after.
+        optimiser.param_groups[0]["eps"] = 1e-4 / (1 - 0.9 ** (seed + 1)) ** 0.5
+        value.grad = torch.from_numpy(gradient[:, :2].astype(np.float64))
+        optimiser.step()
+        descended -= 0.7 * gradient[:, 2]
+    np.testing.assert_allclose(made.predict(x)[:, :2], value.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(made.predict(x)[:, 2], descended, rtol=1e-6)
+
+
+def under_adam(growth: Any = "oblivious") -> Ensemble:
+    """Adam on the second of two columns."""
+    plain = grown(growth, 20)
+    made = Ensemble(2, plain.shape, plain.categorical, [0.5, -2.0], adam=TreeAdam(), adam_columns=(1, 2))
+    made.load_state(plain.state())
+    return made
+
+
+@pytest.mark.parametrize("growth", GROWTHS)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_adam_by_a_plain_loop(growth: Any, compiled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sample by sample; tree by tree it is the same bit for bit, compiled or not, with moments kept or read again."""
+    made, x = under_adam(growth), points(51, 40)
+    whole = made.predict(x)
+    leaf, values = made.leaves(x), made.array("value").astype(np.float64)
+    for sample in range(len(x)):
+        output, m, v = -2.0, 0.0, 0.0
+        for tree in range(made.trees):
+            g = values[tree, leaf[tree, sample], 1]
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            rate = float(np.float32(0.05)) * math.sqrt(1 - 0.999 ** (tree + 1)) / (1 - 0.9 ** (tree + 1))
+            output -= rate * m / (math.sqrt(v) + 1e-8)
+        assert whole[sample, 1] == pytest.approx(output, rel=1e-12)
+    assert np.array_equal(whole[:, 0], grown(growth, 20).predict(x)[:, 0])
+    if not compiled:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    moments = made.moments(len(x))
+    kept, again = made.predict(x, trees=0), made.predict(x, trees=0)
+    for tree in range(made.trees):
+        made.add(x, kept, tree, tree + 1, moments)
+        made.add(x, again, tree, tree + 1)
+    assert np.array_equal(kept, whole)
+    assert np.array_equal(again, whole)
+    assert np.array_equal(made.predict(x, columns=1), whole[:, :1])
+    made.save(tmp_path / "trees.safetensors")
+    assert np.array_equal(Ensemble.load(tmp_path / "trees.safetensors").predict(x), whole)
+
+
+def test_adam_fits_and_refuses_what_adds_up() -> None:
+    x = points(3)
+    target = np.stack([np.sin(x[:, 0]), x[:, 3]], 1)
+    made = Ensemble(2, TreeShape(4), [False] * 3 + [True], adam=TreeAdam())
+    loss = made.fit(x, target, 60, [0.05, 0.05])
+    assert loss == pytest.approx(np.sqrt(0.5 * ((made.predict(x) - target) ** 2).sum(1).mean()))
+    assert loss < 0.5 * np.sqrt(0.5 * (target**2).sum(1).mean())
+    with pytest.raises(ValueError, match="Shapley values add up over trees"):
+        shapley(made, x)
+    with pytest.raises(ValueError, match="a C header adds up trees"):
+        header(made)
+    with pytest.raises(ValueError, match=r"adam_columns must lie in 0 \.\. 2; got \(1, 3\)"):
+        Ensemble(2, TreeShape(4), [False], adam=TreeAdam(), adam_columns=(1, 3))
 
 
 def test_a_rate_of_zero_leaves_its_columns_alone() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import ascent
 from ascent.core.decisions import Decisions
 from ascent.core.method import Method
 from ascent.core.part import Clock
-from ascent.core.plan import Adam, AppendTree, Linear, TreeShape
+from ascent.core.plan import Adam, AppendTree, Linear, TreeAdam, TreeShape
 from ascent.evaluation.returns import evaluate_returns
 from ascent.policies.action_head import Head
 from ascent.policies.actor_critic import ActorCritic
@@ -122,10 +123,14 @@ def test_the_gradient_is_each_decisions_own(head: Head, name: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_is_kept_of_a_collection_is_what_all_trees_say(shared: bool) -> None:
-    policy, method, decisions = grown(shared=shared, trees=0)
+@pytest.mark.parametrize("adam", [None, TreeAdam()])
+def test_what_is_kept_of_a_collection_is_what_all_trees_say(shared: bool, adam: TreeAdam | None) -> None:
+    step = dataclasses.replace(STEP, shared=shared, adam=adam)
+    policy, method = TreeActorCritic(4, DISCRETE, step), ascent.method("ppo", entropy_coefficient=0.1)
+    update(policy, method, credited(policy, method, collected(seed=5)), step)
+    decisions = credited(policy, method, collected())
     for _ in range(5):
-        update(policy, method, decisions)
+        update(policy, method, decisions, step)
         kept = policy.evaluate(decisions, frozenset({"log_prob", "outputs", "value"}))
         flat = decisions.flatten().rows(torch.randperm(24))
         bare = decisions.replace(extras={k: v for k, v in decisions.extras.items() if k != PLACE})
@@ -227,6 +232,90 @@ def test_the_deviation_of_real_actions_has_an_optimiser_of_its_own() -> None:
     assert [tuple(state) for state in stepper.state_dict().values()]
 
 
+NETWORK = dataclasses.replace(STEP, critic=Adam(0.01, max_gradient_norm=None))
+
+
+def with_network(head: Head = DISCRETE) -> tuple[TreeActorCritic, Method, Decisions]:
+    policy = TreeActorCritic(4, head, NETWORK, seed=3)
+    method = ascent.method("ppo", value_coefficient=0.872)
+    return policy, method, credited(policy, method, collected(head))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_network_for_the_value_learns_by_autograd() -> None:
+    """Its gradient is that of c / 2 mean (V - target)^2 for V = w tanh(W2 tanh(W1 s)), and no tree grows on it."""
+    policy, method, decisions = with_network()
+    assert policy.critic is not None
+    assert (policy.outputs, [ensemble.outputs for ensemble in policy.ensembles]) == (3, [3])
+    mask = decisions.mask.clone()
+    mask[:, 2] = False
+    decisions = decisions.replace(mask=mask)
+    loss, _ = method.loss(policy.evaluate(decisions, method.evaluates), decisions)
+    loss.backward()
+    weights = [parameter.detach().clone().requires_grad_() for parameter in policy.critic.parameters()]
+    first, first_bias, second, second_bias, last, last_bias = weights
+    x = decisions.context["observation"]
+    hidden = torch.tanh(torch.tanh(x @ first.T + first_bias) @ second.T + second_bias)
+    error = (hidden @ last.T + last_bias)[..., 0] - decisions.value_target
+    expected = torch.autograd.grad(0.872 * 0.5 * (error**2)[mask].mean(), weights)
+    for parameter, gradient in zip(policy.critic.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
+    before = [parameter.detach().clone() for parameter in policy.critic.parameters()]
+    norm = torch.cat([gradient.reshape(-1) for gradient in expected]).norm()
+    told = stepper_for(NETWORK, policy).step(Clock())
+    torch.testing.assert_close(told["critic_gradient_norm"], norm)
+    assert float(told["gradient_norm"]) > float(norm)
+    # Adam's first step is its rate, against the gradient's sign.
+    for parameter, old, gradient in zip(policy.critic.parameters(), before, expected, strict=True):
+        sure = gradient.abs() > 1e-4
+        torch.testing.assert_close((parameter - old)[sure], -0.01 * gradient.sign()[sure], rtol=1e-3, atol=0.0)
+    assert all(parameter.grad is None for parameter in policy.parameters())
+    assert policy.trees == 1
+
+
+def test_values_of_a_network_are_an_actor_critics() -> None:
+    """Of the same seed, now and of successors, bit for bit; the policy's trees are those that grow without it."""
+    policy, method, decisions = with_network()
+    network = ActorCritic(4, DISCRETE, seed=3)
+    needs = frozenset({"value", "next_value"})
+    expected = network.annotate(collected(), needs)
+    assert torch.equal(decisions.value, expected.value)
+    assert torch.equal(decisions.next_value, expected.next_value)
+    alone = TreeActorCritic(4, DISCRETE, dataclasses.replace(STEP, shared=False))
+    alone.annotate(decisions, frozenset({"old_log_prob"}))
+    x = decisions.context["observation"].reshape(-1, 4).numpy()
+    for _ in range(3):
+        update(policy, method, decisions, NETWORK)
+        update(alone, method, decisions)
+        assert np.array_equal(policy.predicted(x), alone.predicted(x)[:, :3])
+
+
+@pytest.mark.parametrize("head", [DISCRETE, REAL], ids=["discrete", "real"])
+def test_a_network_for_the_value_travels(head: Head, tmp_path: Path) -> None:
+    """In the state, with the moments of its Adam, and in a file of its own."""
+    policy, method, decisions = with_network(head)
+    stepper = stepper_for(NETWORK, policy)
+    method.loss(policy.evaluate(decisions, method.evaluates), decisions)[0].backward()
+    stepper.step(Clock())
+    other = TreeActorCritic(4, head, NETWORK, seed=4)
+    other.load_state_dict(policy.state_dict())
+    resumed = stepper_for(NETWORK, other)
+    resumed.load_state_dict(stepper.state_dict())
+    for one, moves in ((policy, stepper), (other, resumed)):
+        method.loss(one.evaluate(decisions, method.evaluates), decisions)[0].backward()
+        moves.step(Clock())
+    for mine, theirs in zip(policy.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    policy.save(tmp_path)
+    fresh = TreeActorCritic(4, head, NETWORK, seed=5)
+    assert fresh.critic is not None
+    fresh.critic.load_state_dict(load_file(tmp_path / "critic.safetensors"))
+    found = fresh.evaluate(decisions, frozenset({"value"})).value
+    assert torch.equal(found, policy.evaluate(decisions, frozenset({"value"})).value)
+    with pytest.raises(ValueError, match=r"AppendTree\.critic is None"):
+        stepper_for(STEP, policy)
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_trees_travel_in_the_state(shared: bool) -> None:
     policy, method, decisions = grown(shared=shared)
@@ -276,13 +365,19 @@ def test_it_refuses_what_does_not_fit() -> None:
         loop.run()
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "awr"])
-def test_every_algorithm_learns_with_trees(algorithm: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "more"),
+    [("ppo", {}), ("a2c", {}), ("awr", {}), ("ppo", {"critic": "network"}), ("ppo", {"optimiser": "adam"})],
+    ids=["ppo", "a2c", "awr", "network", "adam"],
+)
+def test_every_algorithm_learns_with_trees(algorithm: str, more: dict[str, Any]) -> None:
     """A pole that falls after 10 steps by chance stands for 100 or more."""
-    options = {"a2c": {"learning_rate": 0.135, "value_learning_rate": 0.0474, "trace": 1.0}}.get(algorithm, {})
+    options: dict[str, Any] = {"a2c": {"learning_rate": 0.135, "value_learning_rate": 0.0474, "trace": 1.0}}.get(
+        algorithm, {}
+    )
     if algorithm == "awr":
         options = {"temperature": 5.0, "passes": 4, "value_learning_rate": 0.02}
-    method = ascent.method("gbrl", algorithm=algorithm, **options)
+    method = ascent.method("gbrl", algorithm=algorithm, **options, **more)
     horizon, rounds = (8, 250) if algorithm == "a2c" else (64, 40)
     environments = Environments("CartPole-v1", 8)
     policy = TreeActorCritic(4, Head.of(environments.actions), method.step)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ascent.core.plan import TreeShape
+from ascent.core.plan import TreeAdam, TreeShape
 from ascent.policies.trees.ensemble import Ensemble, Optimiser
 
 published = pytest.importorskip("gbrl.models.gbt", reason="the published package gbrl is not installed")
@@ -107,6 +107,21 @@ def test_two_optimisers_and_a_linear_schedule() -> None:
         theirs.learner.step(x, gradient.copy())
         ours.step(x, gradient, optimisers)
     np.testing.assert_allclose(ours.predict(fresh), said(theirs, fresh), atol=5e-6)
+
+
+@pytest.mark.parametrize("growth", ["oblivious", "greedy"])
+def test_adam_of_some_columns(growth: Any) -> None:
+    """Adam with a falling rate on two columns, gradient descent on the third."""
+    shape = TreeShape(3, growth, bins=64)
+    falling = sgd(0, 2, 0.05, scheduler="linear", stop_lr=0.01, T=10) | {"algo": "Adam", "beta_1": 0.8, "beta_2": 0.95}
+    theirs = model(5, 3, shape, [{**falling, "eps": 1e-3}, sgd(2, 3, 0.3)])
+    ours = Ensemble(3, shape, [False] * 5, adam=TreeAdam((0.8, 0.95), 1e-3), adam_columns=(0, 2))
+    for seed in range(12):
+        x, gradient, fresh = data(seed)
+        theirs.learner.step(x, gradient.copy())
+        ours.step(x, gradient, [Optimiser(0, 2, 0.05, 0.01, 10), Optimiser(2, 3, 0.3)])
+    for points in (x, fresh):
+        np.testing.assert_allclose(ours.predict(points), said(theirs, points), atol=5e-6)
 
 
 def test_control_variates_of_one_output() -> None:
