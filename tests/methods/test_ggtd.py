@@ -164,6 +164,7 @@ def test_heads_begin_at_the_laplace_case() -> None:
         ({"over": "rows"}, "over must be"),
         ({"reduction": "sum"}, "reduction must be"),
         ({"target_rate": 2.0}, "target_rate must be"),
+        ({"variant": "base", "extremes": True}, "extremes must be"),
         ({"algorithm": "sac", "clip": -1.0}, "clip must be"),
         ({"algorithm": "sac", "batch": 64, "start": 32}, "start must be"),
     ],
