@@ -187,6 +187,7 @@ def ggtd(
     within("target_rate", target_rate, "(0, 1]", "Use 0.005")
     within("temperature", temperature, "(0, inf)", "Use 1")
     replay_sizes(batch, capacity, start, updates)
+    one_of("extremes", extremes, (False, True))
     if extremes and variant == "base":
         raise ValueError("extremes must be False with variant='base', which says no width. Use another variant.")
     options = (variant, members, coefficient, least, discount, form, over, detach, reduction, extremes)
