@@ -119,6 +119,8 @@ class UncertainValueLoss(Part):
             (to a mean of 1 / K), or "none": no weights. With "shape" only.
         detach: whether the weights are constants; the release differentiates them.
         copies: ensembles beside each other in the last dimension (two of SAC's twins); weights stay inside one.
+        extremes: whether metrics tell the least and greatest width that any critic says in the update. They must be
+            known before its first gradient: a forward pass more where an update is taken in micro-batches.
 
     Reads `value` [N, T, K] and, with a spread, the probe `value_spread` [N, T, K], unbounded; `value_target` [N, T] or
     [N, T, K].
@@ -129,6 +131,11 @@ class UncertainValueLoss(Part):
     over: Over = "ensemble"
     detach: bool = False
     copies: int = 1
+    extremes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.extremes and self.spread == "none":
+            raise ValueError("extremes must be False with spread='none'; a squared error says no width.")
 
     @property
     def critics(self) -> int:
@@ -168,16 +175,24 @@ class UncertainValueLoss(Part):
 
     @property
     def prepares(self) -> frozenset[str]:
-        return frozenset({"probe:value_spread"}) if self.spread == "shape" and self.over == "batch" else frozenset()
+        return frozenset({"probe:value_spread"}) if self.extremes or self._over_batch else frozenset()
+
+    @property
+    def _over_batch(self) -> bool:
+        return self.spread == "shape" and self.over == "batch"
 
     def prepare(self, decisions: Decisions, evaluation: Evaluation | None, state: State) -> Columns:
-        """With `over="batch"`, the mean width of the update."""
+        """With `over="batch"` the mean width of the update, with `extremes` its least and greatest."""
         if not self.prepares:
             return {}
         assert evaluation is not None
         width = self.said(evaluation)[decisions.mask]
-        mean = width.mean() if len(width) else width.new_ones(())
-        return {"shape_mean": mean.expand(decisions.mask.shape)}
+        width = width if len(width) else width.new_ones(1)
+        found = {"shape_mean": width.mean()} if self._over_batch else {}
+        if self.extremes:
+            # The same number in every row: the mean over decisions, that metrics are, is the number.
+            found |= {"spread_least": width.min(), "spread_greatest": width.max()}
+        return {name: number.expand(decisions.mask.shape) for name, number in found.items()}
 
     def metrics(self, evaluation: Evaluation, decisions: Decisions) -> Columns:
         error = errors(evaluation, decisions).detach()
@@ -186,6 +201,9 @@ class UncertainValueLoss(Part):
             width = self.said(evaluation).detach()
             # Mean and mean square tell the coefficient of variation over an update.
             found |= {"spread": width.mean(-1), "spread_square": width.square().mean(-1)}
+        if self.extremes:
+            extremes = ("spread_least", "spread_greatest")
+            found |= {name: decisions.column(name, "UncertainValueLoss") for name in extremes}
         return found
 
 

@@ -83,12 +83,13 @@ def critic_terms(
     over: Over,
     detach: bool,
     reduction: Reduction,
+    extremes: bool,
     copies: int,
     scale: float,
 ) -> dict[str, Term]:
     """The critic's losses, each times `scale`."""
     spread = {"base": "none", "gd": "variance", "iv_gd": "variance"}.get(variant, "shape")
-    value = UncertainValueLoss(spread, form, over, detach, copies)  # type: ignore[arg-type]
+    value = UncertainValueLoss(spread, form, over, detach, copies, extremes)  # type: ignore[arg-type]
     found = {"value": Term(value, scale)}
     if coefficient and variant in ("iv_gd", "iv_ggd", "iev_ggd"):
         kind: Literal["biv", "biev"] = "biev" if variant == "iev_ggd" else "biv"
@@ -132,6 +133,7 @@ def ggtd(
     start: int = 256,
     updates: int = 1,
     learning_rate: float = 3e-4,
+    extremes: bool = False,
 ) -> Method:
     """PPO or SAC whose critics say how wide their own errors are.
 
@@ -161,6 +163,8 @@ def ggtd(
         start: environment steps of uniform actions before the first update, >= batch; sac.
         updates: per environment step, >= 1; sac.
         learning_rate: of every Adam, > 0.
+        extremes: whether a run logs the least and greatest width said in every update; not of "base". It costs a
+            forward pass where an update is taken in micro-batches.
     """
     one_of("algorithm", algorithm, ("ppo", "sac"))
     one_of("variant", variant, VARIANTS)
@@ -183,7 +187,10 @@ def ggtd(
     within("target_rate", target_rate, "(0, 1]", "Use 0.005")
     within("temperature", temperature, "(0, inf)", "Use 1")
     replay_sizes(batch, capacity, start, updates)
-    options = (variant, members, coefficient, least, discount, form, over, detach, reduction)
+    one_of("extremes", extremes, (False, True))
+    if extremes and variant == "base":
+        raise ValueError("extremes must be False with variant='base', which says no width. Use another variant.")
+    options = (variant, members, coefficient, least, discount, form, over, detach, reduction, extremes)
     if algorithm == "sac":
         step = Adam(learning_rate, max_gradient_norm=None)
         critic = Method(

@@ -27,6 +27,7 @@ Outside = Literal["zero", "nearest"]
 ZeroLayer = Literal["first", "second"]
 CriticStart = Literal["quadratic", "random"]
 Riccati = Literal["undiscounted", "discounted"]
+Search = Literal["auto", "enumeration", "neighbours"]
 
 
 @register(
@@ -56,6 +57,7 @@ def yann_rl(
     updates: int = 1,
     learning_rate: float = 1e-5,
     critic_learning_rate: float = 1e-4,
+    search: Search = "auto",
 ) -> Method:
     """DDPG from linear predictive control on.
 
@@ -78,6 +80,8 @@ def yann_rl(
         updates: per environment step, >= 1.
         learning_rate: of the policy's Adam, > 0.
         critic_learning_rate: of the critic's Adam, > 0.
+        search: for critical regions, "enumeration" of active sets, "neighbours" across facets, or "auto": the first up
+            to 100,000 candidates, the second above.
     """
     whole("horizon", horizon, 1, "Use 2; the number of regions grows fast with it")
     within("discount", discount, "(0, 1]", "Use 0.99")
@@ -88,6 +92,7 @@ def yann_rl(
     one_of("outside", outside, ("zero", "nearest"))
     one_of("riccati", riccati, ("undiscounted", "discounted"))
     one_of("critic", critic, ("quadratic", "random"))
+    one_of("search", search, ("auto", "enumeration", "neighbours"))
     within("exploration", exploration, "[0, inf)", "Use 0: noise undoes what the start is for")
     within("target_rate", target_rate, "(0, 1]", "Use 0.001; 1 copies")
     within("policy_target_rate", policy_target_rate, "(0, 1]", "Use 0.001; 1 copies")

@@ -236,11 +236,12 @@ class ActorCritic(nn.Module):
         observation = decisions.context["observation"]
         columns: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
-        acts = needs - {"value", SPREAD}
+        judges = needs & {"value", SPREAD}
+        acts = needs - judges
         hidden = outputs = valued = None
         if networks is not None and not probes and "features" not in acts:
             flat = observation.reshape(-1, observation.shape[-1])
-            outputs, valued = networks(flat, bool(acts), "value" in needs)
+            outputs, valued = networks(flat, bool(acts), bool(judges))
         if acts:
             if outputs is None:
                 hidden = self.actor.hidden(observation.reshape(-1, observation.shape[-1]))
@@ -255,9 +256,11 @@ class ActorCritic(nn.Module):
                 acts,
                 probes or {},
             )
-        if "value" in needs:
+        if judges:
             lead = observation.shape[:-1]
-            columns["value"], spread = self._said(observation) if valued is None else self._shaped(valued, lead)
+            value, spread = self._said(observation) if valued is None else self._shaped(valued, lead)
+            if "value" in needs:
+                columns["value"] = value
             if SPREAD in needs:
                 if spread is None:
                     raise ValueError("this policy's values have no spread; build it with members=K and spread=0.")

@@ -54,7 +54,8 @@ def controller(design: Design, method: Method) -> Controller:
     problem = program(a, b, *costs, int(sizes["horizon"]), *limits, design.path_limits, value)
     discount = float(sizes["discount"])
     judged = riccati(a, b, *costs, discount) if sizes["riccati"] == "discounted" else value
-    return Controller(a, b, problem, explicit(problem, sizes["outside"]), quality(a, b, *costs, judged, discount))
+    law = explicit(problem, sizes["outside"], search=sizes["search"])
+    return Controller(a, b, problem, law, quality(a, b, *costs, judged, discount))
 
 
 def design_of(environments: Environments) -> Design:

@@ -14,6 +14,8 @@ from torch.nn.functional import softplus
 from ascent.core.decisions import Decisions
 from ascent.core.evaluation import Evaluation
 from ascent.core.generalised_gaussian import GeneralisedGaussian, negative_log_likelihood
+from ascent.core.method import Method
+from ascent.core.term import Term
 from ascent.core.uncertainty import (
     LAPLACE,
     InverseVarianceLoss,
@@ -165,6 +167,43 @@ def test_weights_over_the_batch_have_a_mean_of_one_over_members_and_add_up_over_
     torch.testing.assert_close(part(says(value, raw), prepared), (weight.detach() * cost).sum(-1))
     half = part(says(value[:3], raw[:3]), prepared.rows(slice(0, 3)))
     torch.testing.assert_close(half, part(says(value, raw), prepared)[:3])
+
+
+@pytest.mark.parametrize("spread", ("shape", "variance"))
+@pytest.mark.parametrize("size", (1, 2, 5))
+def test_extremes_of_an_update_are_the_same_in_micro_batches(spread: str, size: int) -> None:
+    """Metrics of the parts add up to the update's: the extremes of all rows, masked decisions left out."""
+    decisions, value, raw = batch()
+    raw = raw.detach()
+    raw[~decisions.mask] = 50.0  # of nobody
+    method = Method(slug="widths", losses={"value": Term(UncertainValueLoss(spread, extremes=True))})  # type: ignore[arg-type]
+    evaluation = says(value, raw)
+    width = UncertainValueLoss(spread).said(evaluation)[decisions.mask]  # type: ignore[arg-type]
+    prepared = method.prepare(decisions, evaluation)
+    found = {"spread_least": 0.0, "spread_greatest": 0.0}
+    for start in range(0, 6, size):
+        part = slice(start, start + size)
+        _, metrics = method.loss(says(value[part], raw[part]), prepared.rows(part))
+        found = {name: total + float(metrics[name]) for name, total in found.items()}
+    assert found["spread_least"] == pytest.approx(float(width.min()))
+    assert found["spread_greatest"] == pytest.approx(float(width.max()))
+    assert found["spread_least"] < float(width.mean()) < found["spread_greatest"] < 40
+
+
+def test_extremes_ask_for_the_widths_before_the_update_and_change_no_loss() -> None:
+    decisions, value, raw = batch()
+    plain, told = UncertainValueLoss(over="batch"), UncertainValueLoss(over="batch", extremes=True)
+    assert not UncertainValueLoss().prepares
+    assert told.prepares == UncertainValueLoss("variance", extremes=True).prepares == {"probe:value_spread"}
+    found = [
+        part(says(value, raw), decisions.with_extras(part.prepare(decisions, says(value, raw), {})))
+        for part in (plain, told)
+    ]
+    assert torch.equal(*found)
+    nobody = decisions.replace(mask=torch.zeros_like(decisions.mask))
+    assert set(told.prepare(nobody, says(value, raw), {})) == {"shape_mean", "spread_least", "spread_greatest"}
+    with pytest.raises(ValueError, match="extremes must be False with spread='none'"):
+        UncertainValueLoss("none", extremes=True)
 
 
 def test_weights_of_two_ensembles_stay_apart() -> None:

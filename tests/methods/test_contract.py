@@ -76,6 +76,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "iv_gd", "members": 3, "least": 4},
         {"variant": "ggd", "over": "batch", "form": "product", "detach": True},
         {"algorithm": "sac", "members": 4, "reduction": "token-sum"},
+        {"over": "batch", "extremes": True},
+        {"algorithm": "sac", "variant": "gd", "extremes": True},
     ],
     "vagram": [
         {"loss": "taylor", "mask_terminal": True},

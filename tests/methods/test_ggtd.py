@@ -143,6 +143,8 @@ def test_heads_begin_at_the_laplace_case() -> None:
     now = policy.evaluate(decisions, frozenset({"value", SPREAD}))
     assert now.value.shape == (2, 4, 5)
     torch.testing.assert_close(now.column("value_spread"), torch.full((2, 4, 5), LAPLACE))
+    alone = policy.evaluate(decisions, frozenset({SPREAD}))  # what a look at the widths before an update asks for
+    assert list(alone) == ["value_spread"] and torch.equal(alone.column("value_spread"), now.column("value_spread"))
     critics = Critics(3, 1, 10, (8,), spread=LAPLACE)
     value, spread = critics.said(observation, torch.zeros(2, 4, 1))
     assert value.shape == spread.shape == (2, 4, 10)
@@ -164,6 +166,8 @@ def test_heads_begin_at_the_laplace_case() -> None:
         ({"over": "rows"}, "over must be"),
         ({"reduction": "sum"}, "reduction must be"),
         ({"target_rate": 2.0}, "target_rate must be"),
+        ({"variant": "base", "extremes": True}, "extremes must be False with variant='base'"),
+        ({"extremes": "True"}, "extremes must be one of"),
         ({"algorithm": "sac", "clip": -1.0}, "clip must be"),
         ({"algorithm": "sac", "batch": 64, "start": 32}, "start must be"),
     ],

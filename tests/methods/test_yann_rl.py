@@ -156,6 +156,7 @@ def test_training_moves_the_networks_and_counts_violations(tmp_path: Path) -> No
         ("start", 1),
         ("learning_rate", 0.0),
         ("critic_learning_rate", -1.0),
+        ("search", "both"),
     ],
 )
 def test_bad_parameters_are_refused_by_name(parameter: str, value: object) -> None:

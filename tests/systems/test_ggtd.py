@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,32 @@ def test_its_networks_are_tanh_and_say_a_width() -> None:
     plain = config(Path(), set=(*SAC, "variant=base"))
     critics = assemble(plain, plain.composed(), Processes()).system.models["critic"]
     assert critics.spread is None and critics.weight[-1].shape[-1] == 1
+
+
+def widths(folder: Path, stage: str = "") -> list[tuple[float, float]]:
+    """The least and greatest of every update, with the mean between them."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    told = [found for found in map(json.loads, lines) if f"{stage}spread_least" in found]
+    for found in told:
+        assert 0.3 < found[f"{stage}spread_least"] < found[f"{stage}spread"] < found[f"{stage}spread_greatest"] < 3.0
+    return [(found[f"{stage}spread_least"], found[f"{stage}spread_greatest"]) for found in told]
+
+
+def test_extremes_of_the_widths_are_logged_by_sac(tmp_path: Path) -> None:
+    train(config(tmp_path / "run", set=(*SAC, "extremes=true"), steps=6))
+    assert widths(tmp_path / "run", "critic/")
+
+
+def test_extremes_of_the_widths_are_logged_alike_in_micro_batches(tmp_path: Path) -> None:
+    found = []
+    for name, rows in (("whole", None), ("parts", 3)):
+        output = tmp_path / name
+        options = (*PPO, "variant=ggd", "extremes=true")
+        train(config(output, env="ascent/NoisyCartPole-v0", horizon=16, set=options, micro_rows=rows))
+        found.append(widths(output))
+    assert len(found[0]) == len(found[1]) > 0
+    for whole, parts in zip(*found, strict=True):
+        assert whole == pytest.approx(parts, rel=1e-3)
 
 
 def test_what_has_no_meaning_is_refused_by_name() -> None:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ascent.policies.affine.critical import SLACK
 from ascent.policies.affine.linear import Matrix
-from ascent.policies.affine.regions import SLACK, PiecewiseAffine
+from ascent.policies.affine.regions import PiecewiseAffine
 
 
 class AffineNetwork(nn.Module):

@@ -47,14 +47,28 @@ class Program:
         With H = LL' it is the point of a polyhedron that is nearest to the origin, which non-negative least squares
         finds (Lawson and Hanson 1974, chapter 23). Nothing of the explicit solution is used.
         """
+        solved = self._solved(state)
+        return None if solved is None else solved[0]
+
+    def binding(self, state: Matrix) -> tuple[int, ...] | None:
+        """Rows of G whose multipliers are positive at one state's optimal plan, ascending; None where there is no plan.
+
+        Non-negative least squares keeps them independent of each other.
+        """
+        solved = self._solved(state)
+        return None if solved is None else tuple(np.flatnonzero(solved[1] > 0).tolist())
+
+    def _solved(self, state: Matrix) -> tuple[Matrix, Matrix] | None:
+        """The plan, and numbers [c] in proportion to the multipliers of rows of length 1."""
         root = np.linalg.cholesky(self.hessian)
         free = -0.5 * np.linalg.solve(self.hessian, self.cross @ state)
         mapped = -solve_triangular(root, self.rows.T, lower=True).T  # -G L^-T
         wanted = self.rows @ free - self.limits - self.slopes @ state
         scale = np.linalg.norm(mapped, axis=1)
-        if (wanted[scale == 0] > 1e-9).any():
+        real = scale > 0
+        if (wanted[~real] > 1e-9).any():
             return None
-        mapped, wanted = mapped[scale > 0] / scale[scale > 0, None], wanted[scale > 0] / scale[scale > 0]
+        mapped, wanted = mapped[real] / scale[real, None], wanted[real] / scale[real]
         system = np.vstack((mapped.T, wanted))
         goal = np.zeros(len(system))
         goal[-1] = 1.0
@@ -63,7 +77,9 @@ class Program:
             return None
         rest = system @ weights - goal
         plan: Matrix = free + solve_triangular(root.T, -rest[:-1] / rest[-1], lower=False)
-        return plan
+        prices = np.zeros(len(real))
+        prices[real] = weights
+        return plan, prices
 
 
 def program(

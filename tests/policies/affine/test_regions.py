@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from ascent.policies.affine.critical import radius
 from ascent.policies.affine.linear import discretise, gain, linearise, quality, riccati
 from ascent.policies.affine.predictive import Program, program
-from ascent.policies.affine.regions import PiecewiseAffine, Region, explicit, radius
+from ascent.policies.affine.regions import PiecewiseAffine, Region, explicit
 from tests.policies.affine.plants import (
     BOX,
     CONTROL_COST,
@@ -242,7 +243,7 @@ def test_bad_programs_are_refused(change: dict, message: str) -> None:
 def test_programs_that_are_too_large_or_empty_are_refused() -> None:
     problem, law = pendulum()
     with pytest.raises(ValueError, match="more than 3 candidate active sets"):
-        explicit(problem, most=3)
+        explicit(problem, most=3, search="enumeration")
     with pytest.raises(ValueError, match="outside must be"):
         PiecewiseAffine(law.regions, "far")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one"):
