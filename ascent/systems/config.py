@@ -277,8 +277,11 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
+PYTHON: Mapping[str, bool | None] = {"True": True, "False": False, "None": None}
+
+
 def named_values(field: str, entries: tuple[str, ...], example: str) -> dict[str, Any]:
-    """Keyword arguments out of "name=value" entries; a value that is no JSON is a string."""
+    """Keyword arguments out of "name=value" entries: JSON values, or Python's True, False, None; else strings."""
     found: dict[str, Any] = {}
     for entry in entries:
         name, equals, text = entry.partition("=")
@@ -287,7 +290,7 @@ def named_values(field: str, entries: tuple[str, ...], example: str) -> dict[str
         try:
             found[name] = json.loads(text)
         except json.JSONDecodeError:
-            found[name] = text
+            found[name] = PYTHON.get(text, text)
     return found
 
 

@@ -130,7 +130,7 @@ def test_a_run_saves_trees_and_says_so(tmp_path: Path) -> None:
 )
 def test_any_surrogate_grows_trees(tmp_path: Path, method: str, options: tuple[str, ...]) -> None:
     if method == "capo":
-        with pytest.raises(BadConfig, match="method 'capo' needs group, which environment"):
+        with pytest.raises(BadConfig, match="policy must be mlp for method 'capo'"):
             train(config(tmp_path / "run", method=method, set=options, policy="trees"))
         return
     result = train(config(tmp_path / "run", method=method, set=options, policy="trees", learning_rate=0.1))
