@@ -135,7 +135,8 @@ def test_a_wrong_parameter_of_the_method_is_refused(entry: str, message: str) ->
 
 def test_values_of_set_are_json_or_pythons_words_or_text() -> None:
     config = LanguageConfig(
-        method="grpo", set=("a=1", "b=0.5", "c=true", "d=null", "e=text", 'f="1"', "g=[1, 2]", "h=x=y", "i=False", "j=None")
+        method="grpo",
+        set=("a=1", "b=0.5", "c=true", "d=null", "e=text", 'f="1"', "g=[1, 2]", "h=x=y", "i=False", "j=None"),
     )
     found = {"a": 1, "b": 0.5, "c": True, "d": None, "e": "text", "f": "1", "g": [1, 2], "h": "x=y"}
     found |= {"i": False, "j": None}
