@@ -248,14 +248,14 @@ def test_equal_prompts_are_different_groups() -> None:
 def test_a_model_with_an_adapter_samples_what_it_evaluates(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     policy(peaked=3.0).save(tmp_path)
-    made = CausalPolicy.load(tmp_path, lora={"r": 2, "target_modules": ["q_proj", "v_proj"]})
+    made = CausalPolicy.load(tmp_path, torch.float64, lora={"r": 2, "target_modules": ["q_proj", "v_proj"]})
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "lora_" in name:
                 parameter += 0.3
     decisions = sampler(made).act(0)
     found = made.evaluate(decisions, LOG_PROB).log_prob
-    torch.testing.assert_close(found, decisions.behaviour_log_prob, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, decisions.behaviour_log_prob, atol=1e-5, rtol=0, check_dtype=False)
 
 
 class EndAt:
