@@ -17,6 +17,7 @@ up instead of keeping them apart, and clips only above 100,000 (`variant="releas
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,7 @@ EXAMPLE = (2, 2, 4)
 
 
 @dataclass(frozen=True)
-class ModelLoss(Part):
+class ModelLoss(Part, ABC):
     """Mean over the members, each on its bootstrap, of `losses(...)` [N, T, E].
 
     Reads `outputs` [N, T, E * size]: change of the state (n), reward, and, of a Gaussian model, log variances (n);
@@ -75,9 +76,9 @@ class ModelLoss(Part):
         errors = outputs[..., :state] - change.unsqueeze(-2)
         return errors, outputs[..., state] - decisions.reward.unsqueeze(-1), outputs[..., state + 1 :]
 
+    @abstractmethod
     def losses(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         """[N, T, E], of each member."""
-        raise NotImplementedError
 
     def __call__(self, evaluation: Evaluation, decisions: Decisions) -> Tensor:
         return (decisions.column("bootstrap", "ModelLoss") * self.losses(evaluation, decisions)).mean(-1)

@@ -8,6 +8,7 @@ environment was made. Each has a `design()`: what linear control needs to know o
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class Design:
     path_limits: bool = True
 
 
-class Regulated(gymnasium.Env[Any, Any]):
+class Regulated(gymnasium.Env[Any, Any], ABC):
     """What the plants share. Their own: `design`, `_start`, `_advance`, `_beyond`.
 
     Args:
@@ -73,18 +74,21 @@ class Regulated(gymnasium.Env[Any, Any]):
         self.state = np.zeros(len(low))
         self._plan = self.design()
 
+    @abstractmethod
     def design(self) -> Design:
         """What linear control needs to know."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _start(self) -> NDArray[np.float64]:
-        raise NotImplementedError
+        """A first state, with draws from `self.np_random`."""
 
+    @abstractmethod
     def _advance(self, state: NDArray[np.float64], control: NDArray[np.float64]) -> NDArray[np.float64]:
-        raise NotImplementedError
+        """The state after one step under a control within its limits."""
 
+    @abstractmethod
     def _beyond(self, state: NDArray[np.float64]) -> bool:
-        raise NotImplementedError
+        """Whether the state violates a limit."""
 
     def _seen(self) -> NDArray[np.float32]:
         box = self.observation_space

@@ -112,6 +112,7 @@ class Teams:
 
     @staticmethod
     def _has_state(environment: Any) -> bool:
+        # PettingZoo's own `state` raises NotImplementedError where an environment has no state of the team.
         try:
             environment.state()
         except (NotImplementedError, AttributeError):
